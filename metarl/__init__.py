@@ -1,0 +1,1 @@
+"""The floor that both ports stand on: simulation, networks, sampling, optimisation, experiments."""

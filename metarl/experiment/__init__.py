@@ -1,0 +1,1 @@
+"""The front door, run directories, checkpoints, metrics and the training loop."""

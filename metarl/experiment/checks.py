@@ -1,0 +1,61 @@
+"""Checks of configured values: a wrong type or range is one clear line, before anything runs."""
+
+import numbers
+from collections.abc import Iterable
+from typing import Any
+
+from metarl.experiment.errors import UserError, did_you_mean
+
+
+def integer(name: str, value: Any, minimum: int | None = None, maximum: int | None = None) -> int:
+    """Returns `value` if it is an integer in [minimum, maximum]; raises UserError otherwise."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise UserError(f"{name} must be an integer, got {value!r}")
+    _in_range(name, value, minimum, maximum)
+    return int(value)
+
+
+def real(name: str, value: Any, minimum: float | None = None, maximum: float | None = None) -> float:
+    """Returns `value` as a float if it is a finite number in [minimum, maximum]; raises UserError otherwise."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
+        raise UserError(f"{name} must be a number, got {value!r}")
+    if not float("-inf") < float(value) < float("inf"):
+        raise UserError(f"{name} must be finite, got {value!r}")
+    _in_range(name, value, minimum, maximum)
+    return float(value)
+
+
+def flag(name: str, value: Any) -> bool:
+    """Returns `value` if it is True or False; raises UserError otherwise."""
+    if not isinstance(value, bool):
+        raise UserError(f"{name} must be True or False, got {value!r}")
+    return value
+
+
+def choice(name: str, value: Any, choices: Iterable[str]) -> str:
+    """Returns `value` if it is one of `choices`; raises UserError naming the nearest one otherwise."""
+    choices = list(choices)
+    if value not in choices:
+        raise UserError(f"{name} must be one of {', '.join(choices)}; got {value!r}{did_you_mean(str(value), choices)}")
+    return value
+
+
+def integers(name: str, value: Any, minimum: int | None = None) -> tuple[int, ...]:
+    """Returns `value` as a tuple if it is a sequence of integers >= minimum; raises UserError otherwise."""
+    if isinstance(value, str) or not hasattr(value, "__iter__"):
+        raise UserError(f"{name} must be a list of integers, got {value!r}")
+    return tuple(integer(f"{name}[{i}]", item, minimum) for i, item in enumerate(value))
+
+
+def instance(name: str, value: Any, kind: type | tuple[type, ...], hint: str) -> Any:
+    """Returns `value` if it is an instance of `kind`; raises UserError saying `hint` otherwise."""
+    if not isinstance(value, kind):
+        raise UserError(f"{name} must be {hint}, got {value!r}")
+    return value
+
+
+def _in_range(name: str, value: Any, minimum: float | None, maximum: float | None) -> None:
+    if minimum is not None and value < minimum:
+        raise UserError(f"{name} must be at least {minimum}, got {value!r}")
+    if maximum is not None and value > maximum:
+        raise UserError(f"{name} must be at most {maximum}, got {value!r}")

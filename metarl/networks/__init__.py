@@ -1,0 +1,1 @@
+"""Networks as pure functions of explicit weights, with Keras layers owning names, shapes and initialisers."""

@@ -1,0 +1,1 @@
+"""Optimisers and the loops around them, pure where possible."""

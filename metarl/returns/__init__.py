@@ -1,0 +1,1 @@
+"""Returns, advantages and the linear feature baseline, batched over tasks."""

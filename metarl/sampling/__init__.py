@@ -1,0 +1,1 @@
+"""Collecting `Steps` from a task family with a policy."""

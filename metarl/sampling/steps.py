@@ -1,0 +1,70 @@
+"""`Steps`, the one currency between sampler, baseline, adaptation and meta-update.
+
+Shapes: `M` tasks, `S` steps per task (a capacity, constant in an experiment), `O` observation, `A` action.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class Steps(NamedTuple):
+    """Complete episodes of `M` tasks, laid end to end along `S` in order of completion, padded with zeros.
+
+    The fields are NumPy arrays on the host and tensors inside compiled functions.
+
+    Attributes:
+        observation: [M, S, O] float32, what the policy saw.
+        action: [M, S, A] float32, as sampled: unclipped, in normalised units.
+        reward: [M, S] float32.
+        logits: [M, S, 2A] float32, the distribution's parameters when the action was sampled: mean, then log_std.
+        time: [M, S] int32, index of the step in its episode, from 0.
+        valid: [M, S] bool, False on padding. A mean over steps is always a mean over the valid ones.
+        last: [M, S] bool, last step of its episode.
+    """
+
+    observation: Any
+    action: Any
+    reward: Any
+    logits: Any
+    time: Any
+    valid: Any
+    last: Any
+
+
+class Episodes(NamedTuple):
+    """Statistics of the episodes in a batch of `Steps`; `n` episodes, task by task in order of completion.
+
+    Attributes:
+        task: [n] int, position of the episode's task in the batch.
+        episode_return: [n] float64, undiscounted sum of rewards.
+        length: [n] int.
+        terminated: [n] bool, False where the horizon cut the episode.
+        start: [n] int, index along S of the episode's first step.
+        sums: name -> [n] float64: sum over the episode of each scalar entry of the family's info.
+        final: name -> [n] float64: the same entries at the episode's last step.
+    """
+
+    task: np.ndarray
+    episode_return: np.ndarray
+    length: np.ndarray
+    terminated: np.ndarray
+    start: np.ndarray
+    sums: dict[str, np.ndarray]
+    final: dict[str, np.ndarray]
+
+
+class Batch(NamedTuple):
+    """One sampling round: the steps, their episodes, and the family's info per step ([M, S] or [M, S, k])."""
+
+    steps: Steps
+    episodes: Episodes
+    info: dict[str, np.ndarray]
+
+
+def steps_capacity(rollouts_per_task: int, horizon: int, ends_early: bool) -> int:
+    """S for the stop rule "complete episodes until R*H steps are reached" (TESP specification, section 4).
+
+    The last episode taken may overshoot by at most H - 1 steps; without early ends the count is met exactly.
+    """
+    return rollouts_per_task * horizon + (horizon - 1 if ends_early else 0)

@@ -1,0 +1,1 @@
+"""The shard: the unit of work that can be moved to another process."""

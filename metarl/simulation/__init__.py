@@ -1,0 +1,1 @@
+"""Stepping many copies of a simulated task, and its Gymnasium face."""

@@ -1,0 +1,77 @@
+"""What a task family is: many tasks that share dynamics and spaces, and differ in a parameter such as a goal.
+
+Shapes: `n` copies of the simulated system, `O` observation, `A` action, `G` numbers that describe a task.
+"""
+
+import abc
+from typing import NamedTuple
+
+import numpy as np
+
+
+class StepOutcome(NamedTuple):
+    """What one control step did to `n` copies.
+
+    Attributes:
+        reward: [n] float64.
+        terminated: [n] bool, the task ended by itself (never by a time limit).
+        info: per-copy arrays by name, each [n] or [n, k]; the keys are the family's `info_keys`.
+    """
+
+    reward: np.ndarray
+    terminated: np.ndarray
+    info: dict[str, np.ndarray]
+
+
+class Simulation(abc.ABC):
+    """`n` copies of one system, stepped in lock-step by the calling thread.
+
+    A simulation is not thread-safe; parallelism comes from one simulation per thread.
+    """
+
+    num_copies: int
+
+    @abc.abstractmethod
+    def reset(self, indices: np.ndarray | None = None) -> None:
+        """Puts the copies `indices` (int [k], default all) into the initial state."""
+
+    @abc.abstractmethod
+    def observe(self) -> np.ndarray:
+        """Returns the observations of all copies, [n, O] float64; the caller may keep the array."""
+
+    @abc.abstractmethod
+    def step(self, actions: np.ndarray, tasks: np.ndarray) -> StepOutcome:
+        """Applies one action to every copy for one control period.
+
+        Args:
+            actions: [n, A] in the policy's normalised units, unclipped.
+            tasks: [n, G], the task each copy is working on.
+        """
+
+    @abc.abstractmethod
+    def perturb_state(self, noise: np.ndarray) -> None:
+        """Adds `noise` ([n, state_dim]) to the copies' state (positions, then velocities)."""
+
+
+class TaskFamily(abc.ABC):
+    """A distribution of tasks over one simulated system.
+
+    Attributes:
+        name: how configurations and error messages call the family.
+        observation_dim, action_dim, task_dim: O, A, G.
+        state_dim: numbers that `Simulation.perturb_state` takes per copy.
+        ends_early: whether an episode can terminate before the horizon. It decides the capacity S of `Steps`.
+        info_keys: the keys of `StepOutcome.info`.
+    """
+
+    name: str
+    observation_dim: int
+    action_dim: int
+    task_dim: int
+    state_dim: int
+    ends_early: bool
+    info_keys: tuple[str, ...]
+
+    @abc.abstractmethod
+    def make_simulation(self, num_copies: int) -> Simulation:
+        """Returns `num_copies` fresh copies, reset."""
