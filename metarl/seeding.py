@@ -22,3 +22,8 @@ def keyed_generator(seed: int, iteration: int, phase: str, task_index: int = 0) 
         A NumPy generator; the same key gives the same stream, different keys give independent ones.
     """
     return np.random.default_rng(np.random.SeedSequence([seed, iteration, zlib.crc32(phase.encode()), task_index]))
+
+
+def named_seed(seed: int, name: str) -> int:
+    """Returns the seed of the initialiser of the parameter `name`; each parameter has an independent stream."""
+    return int(np.random.SeedSequence([seed, zlib.crc32(name.encode())]).generate_state(1)[0])

@@ -1,0 +1,66 @@
+"""Adam with TensorFlow 1's constants, as a pure function on any structure of tensors (TESP specification, 3.5).
+
+Keras 3's Adam differs in epsilon (1e-7); here it is 1e-8, added outside the bias correction.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+
+
+class AdamState(NamedTuple):
+    """First and second moments (structures like the parameters) and the number of steps taken."""
+
+    first_moment: Any
+    second_moment: Any
+    step: int
+
+
+def adam_init(parameters: Any) -> AdamState:
+    """Returns the state before the first step: zero moments."""
+    zeros = tf.nest.map_structure(tf.zeros_like, parameters)
+    return AdamState(zeros, tf.nest.map_structure(tf.zeros_like, parameters), 0)
+
+
+def adam_step(
+    parameters: Any,
+    gradients: Any,
+    state: AdamState,
+    learning_rate: float,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+    epsilon: float = 1e-8,
+) -> tuple[Any, AdamState]:
+    """One step: p - lr sqrt(1 - b2^t) / (1 - b1^t) * m / (sqrt(v) + epsilon).
+
+    Args:
+        parameters: structure of float tensors.
+        gradients: the same structure.
+        state: as returned by the step before.
+        learning_rate: the step size before bias correction.
+        beta1: decay of the first moment.
+        beta2: decay of the second moment.
+        epsilon: added to the root of the second moment.
+
+    Returns:
+        The new parameters and the new state; the arguments are untouched.
+    """
+    step = state.step + 1
+    corrected = learning_rate * math.sqrt(1.0 - beta2**step) / (1.0 - beta1**step)
+    parameters, first, second = _update(
+        parameters,
+        gradients,
+        state.first_moment,
+        state.second_moment,
+        *(tf.constant(value, tf.float32) for value in (corrected, beta1, beta2, epsilon)),
+    )
+    return parameters, AdamState(first, second, step)
+
+
+@tf.function(reduce_retracing=True)
+def _update(parameters, gradients, first, second, rate, beta1, beta2, epsilon):
+    first = tf.nest.map_structure(lambda m, g: m + (g - m) * (1.0 - beta1), first, gradients)
+    second = tf.nest.map_structure(lambda v, g: v + (tf.square(g) - v) * (1.0 - beta2), second, gradients)
+    parameters = tf.nest.map_structure(lambda p, m, v: p - rate * m / (tf.sqrt(v) + epsilon), parameters, first, second)
+    return parameters, first, second

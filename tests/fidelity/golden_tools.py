@@ -1,0 +1,126 @@
+"""Reading golden files of the TESP family into the project's structures."""
+
+import numpy as np
+import tensorflow as tf
+
+from metarl.sampling.steps import Steps
+from tesp.methods import MAESN, MAML, TESP, EncoderInput, MetaParameters, MetaSGD, TESPAdaptivePolicy
+from tesp.objectives import Round
+
+
+def method_of(golden):
+    """The method that produced a file, told from its arrays."""
+    config = {name: float(golden[f"cfg.{name}"]) for name in ("inner_lr", "inner_lr_bound", "eta")}
+    hidden_sizes = (golden["init.w.mlp0.kernel"].shape[1], golden["init.w.mlp1.kernel"].shape[1])
+    rates = {"inner_lr_bound": config["inner_lr_bound"]}
+    if "init.w.z" in golden:
+        dim = golden["init.w.z"].shape[-1]
+        return MAESN(hidden_sizes=hidden_sizes, embedding_dim=dim, embedding_coeff=config["eta"], **rates)
+    if "init.w.gru.kernel" in golden:
+        kind = TESPAdaptivePolicy if "init.alpha.mlp0.kernel" in golden else TESP
+        return kind(
+            hidden_sizes=hidden_sizes,
+            gru_units=golden["init.w.gru.recurrent_kernel"].shape[0],
+            embedding_dim=golden["init.w.proj.kernel"].shape[1],
+            embedding_coeff=config["eta"],
+            **rates,
+        )
+    if "init.alpha.mlp0.kernel" in golden:
+        return MetaSGD(hidden_sizes=hidden_sizes, **rates)
+    return MAML(hidden_sizes=hidden_sizes, inner_lr=config["inner_lr"])
+
+
+def group(golden, prefix):
+    """The arrays below a prefix, by the rest of their names."""
+    return {name[len(prefix) :]: value for name, value in golden.items() if name.startswith(prefix)}
+
+
+def parameters_of(golden, prefix, method):
+    """MetaParameters stored below `<prefix>w.` and `<prefix>alpha.`."""
+    weights, rates = group(golden, f"{prefix}w."), group(golden, f"{prefix}alpha.")
+    inner_names, shared_names = (set(names) for names in method.initial_variables(0, 5, 2))
+    assert set(weights) == inner_names | shared_names
+    assert set(rates) == (inner_names if method.adaptive_inner_lr else set())
+    pick = lambda source, names: {name: tf.constant(source[name].reshape(source[name].shape)) for name in names}  # noqa: E731
+    return MetaParameters(pick(weights, inner_names), pick(weights, shared_names), pick(rates, set(rates)))
+
+
+def steps_of(batches, capacity=None):
+    """Steps [M, S] from one ragged batch per task."""
+    capacity = capacity or max(len(batch["rewards"]) for batch in batches) + 3
+    sizes = {"obs": batches[0]["obs"].shape[1], "actions": batches[0]["actions"].shape[1]}
+    shape = (len(batches), capacity)
+    steps = Steps(
+        observation=np.zeros((*shape, sizes["obs"]), np.float32),
+        action=np.zeros((*shape, sizes["actions"]), np.float32),
+        reward=np.zeros(shape, np.float32),
+        logits=np.zeros((*shape, 2 * sizes["actions"]), np.float32),
+        time=np.zeros(shape, np.int32),
+        valid=np.zeros(shape, bool),
+        last=np.zeros(shape, bool),
+    )
+    for task, batch in enumerate(batches):
+        n = len(batch["rewards"])
+        ids = batch["eps_id"]
+        last = np.append(ids[1:] != ids[:-1], True)
+        starts = np.concatenate([[0], np.flatnonzero(last)[:-1] + 1])
+        steps.observation[task, :n] = batch["obs"]
+        steps.action[task, :n] = batch["actions"]
+        steps.reward[task, :n] = batch["rewards"]
+        steps.logits[task, :n] = batch["logits"]
+        steps.time[task, :n] = np.arange(n) - np.repeat(starts, np.diff(np.append(starts, n)))
+        steps.valid[task, :n] = True
+        steps.last[task, :n] = last
+    return steps
+
+
+def advantages_of(batches, capacity):
+    advantage = np.zeros((len(batches), capacity), np.float32)
+    for task, batch in enumerate(batches):
+        advantage[task, : len(batch["advantages"])] = batch["advantages"]
+    return tf.constant(advantage)
+
+
+def split_episodes(batch):
+    """[(return, features [T, F])] of a ragged group, in the order stored."""
+    ids = batch["eps_id"]
+    cuts = np.flatnonzero(ids[1:] != ids[:-1]) + 1
+    features = np.concatenate([batch["obs"], batch["logits"], batch["rewards"][:, None]], axis=1)
+    rewards = np.split(batch["rewards"], cuts)
+    return [(float(np.sum(r)), f) for r, f in zip(rewards, np.split(features, cuts), strict=True)]
+
+
+def encoder_input_of(buffers):
+    """EncoderInput from one ragged buffer group per task."""
+    episodes = [split_episodes(buffer) for buffer in buffers]
+    count = max(len(found) for found in episodes) + 1
+    horizon = max(len(features) for found in episodes for _, features in found) + 2
+    features = np.zeros((len(buffers), count, horizon, episodes[0][0][1].shape[1]), np.float32)
+    lengths = np.zeros((len(buffers), count), np.int32)
+    for task, found in enumerate(episodes):
+        for slot, (_, one) in enumerate(found):
+            features[task, slot, : len(one)] = one
+            lengths[task, slot] = len(one)
+    return EncoderInput(tf.constant(features), tf.constant(lengths))
+
+
+def round_of(batches, buffers=None):
+    """A Round from stored batches (advantages as stored) and buffers."""
+    steps = steps_of(batches)
+    advantage = advantages_of(batches, steps.reward.shape[1])
+    episodes = encoder_input_of(buffers) if buffers else None
+    return Round(tf.nest.map_structure(tf.constant, steps), advantage, episodes)
+
+
+def stacked(trees):
+    """Leading task axis over per-task dictionaries."""
+    return {name: tf.stack([tree[name] for tree in trees]) for name in trees[0]}
+
+
+def assert_close(actual, expected, rtol=1e-4, atol_of_largest=1e-6, err_msg=""):
+    """The README's tolerance: rtol, and atol relative to the largest entry."""
+    expected = np.asarray(expected)
+    largest = np.max(np.abs(expected)) if expected.size else 0.0
+    np.testing.assert_allclose(
+        np.asarray(actual).reshape(expected.shape), expected, rtol=rtol, atol=atol_of_largest * largest, err_msg=err_msg
+    )

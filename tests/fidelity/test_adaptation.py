@@ -1,0 +1,284 @@
+"""The whole adaptation and meta-update against numbers of the original program, for whichever method a file is of."""
+
+import golden_tools as tools
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from metarl.optim.adam import adam_init
+from metarl.optim.ppo import best_iterate_loop
+from metarl.policies import gaussian
+from tesp.computation import Computation, Objective
+from tesp.episode_buffer import Episode, EpisodeBuffer
+
+K = 3
+
+
+@pytest.fixture(scope="module")
+def golden(adaptation_golden):
+    return adaptation_golden
+
+
+@pytest.fixture(scope="module")
+def method(golden):
+    return tools.method_of(golden)
+
+
+@pytest.fixture(scope="module")
+def initial(golden, method):
+    return tools.parameters_of(golden, "init.", method)
+
+
+def computation_of(golden, method, replay_inner=False, second_order=False):
+    objective = Objective(
+        gamma=float(golden["cfg.gamma"]),
+        lambda_=float(golden["cfg.lam"]),
+        inner_grad_clip=float(golden["cfg.inner_grad_clip"]),
+        clip_param=float(golden["cfg.clip_param"]),
+        replay_inner=replay_inner,
+        second_order=second_order,
+    )
+    return Computation(method, objective, max_length=64)
+
+
+@pytest.fixture(scope="module")
+def computation(golden, method):
+    return computation_of(golden, method)
+
+
+def buffer_group(golden, prefix):
+    return tools.group(golden, f"{prefix}.") if f"{prefix}.obs" in golden else None
+
+
+@pytest.fixture(scope="module")
+def static(golden):
+    buffer = buffer_group(golden, "static.buffer")
+    data = tools.round_of([tools.group(golden, "static.batch.")], [buffer] if buffer else None)
+    accumulated = {name: tf.constant(value)[tf.newaxis] for name, value in tools.group(golden, "static.G.w.").items()}
+    return data, accumulated
+
+
+class TestStatic:
+    """One evaluation with an arbitrary accumulated gradient, buffer and recorded distribution."""
+
+    def test_forward(self, golden, method, initial, computation, static):
+        data, accumulated = static
+        n = len(golden["static.logp"])
+        adapted, context = computation.prepare(initial, accumulated, data.episodes)
+        for name, expected in tools.group(golden, "static.adapted.w.").items():
+            tools.assert_close(adapted[name][0], expected, err_msg=name)
+        if "static.h" in golden:
+            tools.assert_close(context, golden["static.h"])
+        logits = method.logits({**initial.shared, **adapted}, data.steps.observation, context)
+        tools.assert_close(logits[0, :n], golden["static.logits_new"])
+        logp = gaussian.log_prob(logits, data.steps.action)
+        tools.assert_close(logp[0, :n], golden["static.logp"])
+        old = gaussian.log_prob(data.steps.logits, data.steps.action)
+        tools.assert_close(tf.exp(logp - old)[0, :n], golden["static.ratio"])
+        tools.assert_close(gaussian.kl_divergence(data.steps.logits, logits)[0, :n], golden["static.kl_per_step"])
+
+    def test_empty_buffer(self, golden, method, initial, computation, static):
+        if not method.uses_encoder:
+            assert "static.emptybuffer.obs" not in golden
+            return
+        data, accumulated = static
+        empty = data.episodes._replace(lengths=tf.zeros_like(data.episodes.lengths))
+        adapted, context = computation.prepare(initial, accumulated, empty)
+        np.testing.assert_array_equal(context, np.zeros_like(context))
+        observation = tf.constant(golden["static.emptybuffer.obs"])[tf.newaxis]
+        logits = method.logits({**initial.shared, **adapted}, observation, context)
+        tools.assert_close(logits[0], golden["static.emptybuffer.logits"])
+
+    @pytest.mark.parametrize("case", ["plain", "clipped"])
+    def test_inner_gradient(self, golden, initial, computation, static, case):
+        data, accumulated = static
+        prefix, norm = "static.", "static.inner_grad_norm"
+        if case == "clipped":
+            prefix, norm = "static.clipcase.", "static.clipcase.norm_before"
+            data = data._replace(advantage=data.advantage * float(golden["static.clipcase.advantage_scale"]))
+        total, loss, before = computation.inner_step(initial, accumulated, data)
+        tools.assert_close(loss[0], golden[f"{prefix}inner_loss"])
+        tools.assert_close(before[0], golden[norm])
+        for name, expected in tools.group(golden, f"{prefix}inner_grad.w.").items():
+            # G + g - G loses digits, so the comparison is on the scale of G + g.
+            scale = max(np.max(np.abs(expected)), np.max(np.abs(accumulated[name])))
+            actual = (total[name] - accumulated[name])[0]
+            np.testing.assert_allclose(
+                np.asarray(actual).reshape(expected.shape), expected, rtol=1e-4, atol=1e-6 * scale, err_msg=name
+            )
+
+    def test_outer_gradient(self, golden, initial, computation, static):
+        data, accumulated = static
+        gradient, terms = computation.outer_gradient(initial, accumulated, data, ())
+        for name in ("policy_loss", "kl", "model_loss", "total_loss"):
+            tools.assert_close(getattr(terms, name)[0], golden[f"static.outer.{name}"], err_msg=name)
+        found = {f"w.{n}": g for part in (gradient.inner, gradient.shared) for n, g in part.items()}
+        found |= {f"alpha.{n}": g for n, g in gradient.rates.items()}
+        expected = tools.group(golden, "static.outer_grad.")
+        assert set(found) == set(expected)
+        for name, value in expected.items():
+            tools.assert_close(found[name], value, err_msg=name)
+
+
+class TestAdaptation:
+    """Two tasks from warm-up to the accumulated gradient, both tasks in one batch."""
+
+    def test_inner_gradients_buffer_and_embedding(self, golden, method, initial, computation):
+        tasks = ("t0", "t1")
+        accumulated = {name: tf.zeros([2, *value.shape]) for name, value in initial.inner.items()}
+        buffer = EpisodeBuffer(2, "episode_buffer", int(golden["cfg.buffer_size"]))
+        encoder_input = None
+        if method.uses_encoder:
+            for i, task in enumerate(tasks):
+                warmup = tools.split_episodes(tools.group(golden, f"{task}.W."))
+                buffer.extend(i, [Episode(*episode) for episode in warmup])
+                self.check_buffer(golden, buffer, i, f"{task}.buffer0")
+        for k in range(K):
+            if method.uses_encoder:
+                encoder_input = self.padded(golden, buffer, initial)
+            _, context = computation.prepare(initial, accumulated, encoder_input)
+            batches = [tools.group(golden, f"{task}.D{k}.") for task in tasks]
+            data = tools.round_of(batches)._replace(episodes=encoder_input)
+            for i, task in enumerate(tasks):
+                if f"{task}.h{k}" in golden:
+                    tools.assert_close(context[i], golden[f"{task}.h{k}"].reshape(-1))
+            total, loss, _ = computation.inner_step(initial, accumulated, data)
+            for i, task in enumerate(tasks):
+                tools.assert_close(loss[i], golden[f"{task}.inner_loss{k}"])
+                for name, expected in tools.group(golden, f"{task}.g{k}.w.").items():
+                    scale = max(np.max(np.abs(expected)), np.max(np.abs(accumulated[name][i])))
+                    actual = np.asarray(total[name] - accumulated[name])[i].reshape(expected.shape)
+                    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=2e-6 * scale, err_msg=name)
+                if method.uses_encoder:
+                    buffer.extend(i, [Episode(*episode) for episode in tools.split_episodes(batches[i])])
+                    self.check_buffer(golden, buffer, i, f"{task}.buffer{k + 1}")
+            accumulated = total
+        for i, task in enumerate(tasks):
+            for name, expected in tools.group(golden, f"{task}.G.w.").items():
+                tools.assert_close(accumulated[name][i], expected, err_msg=name)
+        if method.uses_encoder:
+            _, context = computation.prepare(initial, accumulated, self.padded(golden, buffer, initial))
+            for i, task in enumerate(tasks):
+                tools.assert_close(context[i], golden[f"{task}.h3"].reshape(-1))
+
+    @staticmethod
+    def padded(golden, buffer, initial):
+        width = initial.inner["gru.kernel"].shape[0]
+        return tf.nest.map_structure(tf.constant, buffer.padded(int(golden["cfg.buffer_size"]), 40, width))
+
+    @staticmethod
+    def check_buffer(golden, buffer, task, prefix):
+        """Compares ids where only they are stored, and contents where they are."""
+        ids = golden[f"{prefix}.eps_id"] if f"{prefix}.eps_id" in golden else None
+        episodes = buffer.episodes(task)
+        if ids is not None:
+            lengths = np.diff(np.concatenate([[0], np.flatnonzero(ids[1:] != ids[:-1]) + 1, [len(ids)]]))
+            np.testing.assert_array_equal([len(episode.features) for episode in episodes], lengths)
+        if f"{prefix}.obs" in golden:
+            stored = np.concatenate([golden[f"{prefix}.obs"], golden[f"{prefix}.logits"]], axis=1)
+            kept = np.concatenate([episode.features for episode in episodes])
+            np.testing.assert_array_equal(kept[:, :-1], stored)
+
+    def test_recorded_logits_are_the_policys(self, golden, method, initial, computation):
+        for task in ("t0", "t1"):
+            batch = tools.group(golden, f"{task}.P.")
+            buffer = buffer_group(golden, f"{task}.buffer3")
+            data = tools.round_of([batch], [buffer] if buffer else None)
+            accumulated = {n: tf.constant(v)[tf.newaxis] for n, v in tools.group(golden, f"{task}.G.w.").items()}
+            adapted, context = computation.prepare(initial, accumulated, data.episodes)
+            logits = method.logits({**initial.shared, **adapted}, data.steps.observation, context)
+            tools.assert_close(logits[0, : len(batch["rewards"])], batch["logits"])
+
+    def test_advantages(self, golden, computation):
+        batches = [tools.group(golden, f"{task}.{name}.") for task in ("t0", "t1") for name in ("D0", "D1", "P")]
+        steps = tools.steps_of(batches)
+        advantages = computation.advantages(tf.nest.map_structure(tf.constant, steps))
+        for i, batch in enumerate(batches):
+            # A few short episodes are fitted almost exactly: advantages are small differences of returns.
+            atol = 1e-6 * np.max(np.abs(batch["returns"]))
+            found = advantages[i, : len(batch["rewards"])]
+            np.testing.assert_allclose(found, batch["advantages"], rtol=1e-4, atol=atol)
+
+
+class TestOuterLoops:
+    """Two consecutive outer loops that share Adam's moments."""
+
+    def frozen(self, golden, tasks, buffer_name):
+        batches = [tools.group(golden, f"{task}.P.") for task in tasks]
+        buffers = [buffer_group(golden, f"{task}.{buffer_name}") for task in tasks]
+        data = tools.round_of(batches, buffers if buffers[0] else None)
+        accumulated = tools.stacked([tools.group(golden, f"{task}.G.w.") for task in tasks])
+        return data, accumulated
+
+    def loop(self, golden, computation, parameters, adam, data, accumulated, visited):
+        def evaluate(parameters):
+            gradient, terms = computation.outer_gradient(parameters, accumulated, data, ())
+            mean = tf.nest.map_structure(lambda g: g / 2.0, gradient)
+            visited.append((parameters, mean, terms))
+            return mean, {name: float(np.mean(value)) for name, value in terms._asdict().items()}
+
+        return best_iterate_loop(
+            evaluate,
+            parameters,
+            adam,
+            num_evaluations=int(golden["cfg.n_evals"]),
+            learning_rate=float(golden["cfg.outer_lr"]),
+            kl_limit=float(golden["cfg.kl_limit"]),
+        )
+
+    def test_both_loops(self, golden, method, initial, computation):
+        visited = []
+        data, accumulated = self.frozen(golden, ("t0", "t1"), "buffer3")
+        first = self.loop(golden, computation, initial, adam_init(initial), data, accumulated, visited)
+        noise = self.noise_masks(golden)
+        for i, (parameters, mean, terms) in enumerate(visited):
+            self.check_weights(golden, f"outer1.weights{i}.", method, parameters, noise)
+            for name in ("policy_loss", "kl", "model_loss", "total_loss"):
+                expected = golden[f"outer1.per_task.{name}"][i]
+                atol = 1e-6 * max(1.0, np.max(np.abs(golden[f"outer1.per_task.{name}"])))
+                np.testing.assert_allclose(getattr(terms, name), expected, rtol=1e-4, atol=atol, err_msg=f"{name} {i}")
+            if i == 0:
+                found = {f"w.{n}": g for part in (mean.inner, mean.shared) for n, g in part.items()}
+                found |= {f"alpha.{n}": g for n, g in mean.rates.items()}
+                for name, expected in tools.group(golden, "outer1.mean_grad0.").items():
+                    tools.assert_close(found[name], expected, err_msg=name)
+        assert first.selected == int(golden["outer1.selected"])
+        for name, expected in tools.group(golden, "outer1.selected_info.").items():
+            if name in first.info:
+                np.testing.assert_allclose(first.info[name], expected, rtol=1e-4, atol=1e-6, err_msg=name)
+        self.check_weights(golden, "outer1.weights_after.", method, first.parameters, noise)
+
+        visited.clear()
+        data, accumulated = self.frozen(golden, ("u0", "u1"), "buffer")
+        second = self.loop(golden, computation, first.parameters, first.adam, data, accumulated, visited)
+        self.check_weights(golden, "outer2.weights4.", method, visited[4][0], noise)
+        self.check_weights(golden, "outer2.weights_after.", method, second.parameters, noise)
+        if "outer2.selected" in golden:
+            assert second.selected == int(golden["outer2.selected"])
+        total = int(golden["adam_steps_total"]) if "adam_steps_total" in golden else 8
+        assert second.adam.step == total
+
+    @staticmethod
+    def noise_masks(golden):
+        """Entries whose first gradient is rounding noise: Adam's first step moves them by +-outer_lr either way."""
+        gradients = tools.group(golden, "outer1.mean_grad0.")
+        largest = max(np.max(np.abs(value)) for value in gradients.values())
+        return {name: np.abs(value) < 1e-7 * largest for name, value in gradients.items()}
+
+    @staticmethod
+    def check_weights(golden, prefix, method, parameters, noise):
+        expected = tools.parameters_of(golden, prefix, method)
+        for kind, found_part, expected_part in (
+            ("w", parameters.inner, expected.inner),
+            ("w", parameters.shared, expected.shared),
+            ("alpha", parameters.rates, expected.rates),
+        ):
+            for name, value in expected_part.items():
+                keep = ~noise[f"{kind}.{name}"]
+                np.testing.assert_allclose(
+                    np.asarray(found_part[name])[keep],
+                    np.asarray(value)[keep],
+                    rtol=1e-4,
+                    atol=5e-6,
+                    err_msg=prefix + name,
+                )
