@@ -48,6 +48,12 @@ class Simulation(abc.ABC):
             tasks: [n, G], the task each copy is working on.
         """
 
+    def select(self, copies: np.ndarray | None) -> None:  # noqa: B027  (optional by intention)
+        """Says which copies (int [k]; None: all) the caller still looks at, until the next call.
+
+        A simulation may leave the others unstepped and return anything in their rows; this one steps them all.
+        """
+
     @abc.abstractmethod
     def perturb_state(self, noise: np.ndarray) -> None:
         """Adds `noise` ([n, state_dim]) to the copies' state (positions, then velocities)."""
@@ -62,6 +68,7 @@ class TaskFamily(abc.ABC):
         state_dim: numbers that `Simulation.perturb_state` takes per copy.
         ends_early: whether an episode can terminate before the horizon. It decides the capacity S of `Steps`.
         info_keys: the keys of `StepOutcome.info`.
+        task_key: what the Gymnasium face calls a task, in its reset options and in `info`.
     """
 
     name: str
@@ -71,7 +78,12 @@ class TaskFamily(abc.ABC):
     state_dim: int
     ends_early: bool
     info_keys: tuple[str, ...]
+    task_key: str = "task"
 
     @abc.abstractmethod
     def make_simulation(self, num_copies: int) -> Simulation:
         """Returns `num_copies` fresh copies, reset."""
+
+    def draw_task(self, rng: np.random.Generator | np.random.RandomState) -> np.ndarray:
+        """Returns one task of the family's own distribution, [G] float64."""
+        raise NotImplementedError(f"{self.name} has no distribution of tasks of its own")
