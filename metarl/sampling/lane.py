@@ -1,0 +1,218 @@
+"""One lane of the sampler: a thread's share of the tasks, from reset to the last complete episode.
+
+TESP's stop rule looks at one task at a time, so lanes never wait for each other. Shapes: `m` task slots of a lane, `R`
+copies per task, `n` = m R, `H` horizon, `S` capacity, `O` observation, `A` action; a *tick* is one control step of
+every copy.
+"""
+
+import threading
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from metarl.sampling.noise import NormalStream
+from metarl.sampling.steps import Episodes, Steps
+from metarl.simulation.task_family import TaskFamily
+
+
+class _Ended(NamedTuple):
+    """The episodes that ended, in order of completion (tick, then copy); each array is [episodes]."""
+
+    copy: np.ndarray
+    start: np.ndarray
+    stop: np.ndarray
+    terminated: np.ndarray
+
+
+class Lane:
+    """Task slots `first` to `first + count - 1` of the batch; slots beyond `count` are padding and never stepped."""
+
+    def __init__(
+        self, family: TaskFamily, first: int, count: int, num_slots: int, rollouts_per_task: int, horizon: int
+    ):
+        """Makes the lane's copies and its recording.
+
+        Args:
+            family: what to simulate.
+            first: index in the batch of the lane's first task.
+            count: tasks of this lane, 1 to `num_slots`.
+            num_slots: m, the same for all lanes so that one compiled policy serves them all.
+            rollouts_per_task: R.
+            horizon: H.
+        """
+        self.first, self.count, self.num_slots = first, count, num_slots
+        self.steps_taken = 0
+        self._family, self._R, self._H = family, rollouts_per_task, horizon
+        self._num_copies = num_slots * rollouts_per_task
+        self._simulation = family.make_simulation(self._num_copies)
+        # After t ticks every copy has made t steps, of which fewer than H belong to its running episode: at tick 2H - 1
+        # each copy has completed at least H steps, so each task at least R H, and no round can be longer.
+        self._max_ticks = 2 * horizon - 1 if family.ends_early else horizon
+        T, R, A = self._max_ticks, rollouts_per_task, family.action_dim
+        self._inputs = np.zeros((T, num_slots, R, family.observation_dim + A), np.float32)
+        self._outputs = np.zeros((T, num_slots, R, 3 * A), np.float32)
+        self._reward = np.zeros((T, self._num_copies), np.float64)
+        self._info: dict[str, np.ndarray] = {}
+        self._ended = _Ended(*(np.zeros(0, np.int64),) * 4)
+
+    def run(
+        self,
+        policy: Callable[[np.ndarray], np.ndarray],
+        tasks: np.ndarray,
+        normals: NormalStream,
+        observation_noise: tuple[float, NormalStream] | None,
+        state_noise: tuple[float, NormalStream] | None,
+        cancelled: threading.Event,
+    ) -> None:
+        """Samples until every task has R*H steps in complete episodes; the recording stays in the lane.
+
+        Args:
+            policy: [m, R, O + A] observations and standard normals -> [m, R, 3A] logits and action.
+            tasks: [count, G].
+            normals: the policy's random numbers.
+            observation_noise: standard deviation and random numbers of the noise on observations, if any.
+            state_noise: the same for the noise on states.
+            cancelled: set from outside to give up within one tick.
+
+        Raises:
+            RuntimeError: if a family that promised not to end early does.
+        """
+        R, A, observed = self._R, self._family.action_dim, self._family.observation_dim
+        simulation = self._simulation
+        slots = np.minimum(np.arange(self.num_slots), self.count - 1)
+        tasks_of_copies = np.repeat(tasks[slots], R, axis=0)
+        remaining = np.where(np.arange(self.num_slots) < self.count, R * self._H, 0)
+        live = np.repeat(remaining > 0, R)
+        start = np.zeros(self._num_copies, np.int64)
+        ended: list[_Ended] = []
+        self.steps_taken = 0
+
+        simulation.reset()
+        simulation.select(None if live.all() else np.flatnonzero(live))
+        observation = simulation.observe()
+        for tick in range(self._max_ticks):
+            if cancelled.is_set():
+                return
+            packed = self._inputs[tick]
+            # The caller looks at non-finite numbers; here they pass without a warning.
+            with np.errstate(over="ignore", invalid="ignore"):
+                packed[..., :observed] = observation.reshape(self.num_slots, R, observed)
+            packed[..., observed:] = normals.at(tick)
+            output = self._outputs[tick]
+            output[...] = policy(packed)
+            outcome = simulation.step(output[..., 2 * A :].reshape(-1, A).astype(np.float64), tasks_of_copies)
+            self._reward[tick] = outcome.reward
+            self._record_info(tick, outcome.info)
+            self.steps_taken += int(np.count_nonzero(live))
+            if state_noise is not None:
+                simulation.perturb_state(state_noise[0] * state_noise[1].at(tick).reshape(self._num_copies, -1))
+
+            done = live & (outcome.terminated | (tick + 1 - start >= self._H))
+            ending = np.flatnonzero(done)
+            if ending.size:
+                ended.append(_Ended(ending, start[ending], np.full(ending.size, tick + 1), outcome.terminated[ending]))
+                np.subtract.at(remaining, ending // R, tick + 1 - start[ending])
+                start[ending] = tick + 1
+                still = np.repeat(remaining > 0, R)
+                if not still.any():
+                    break
+                if (still != live).any():
+                    live = still
+                    simulation.select(np.flatnonzero(live))
+                simulation.reset(ending[live[ending]])
+            observation = simulation.observe()
+            if observation_noise is not None:
+                exact = observation[ending]
+                observation = observation + observation_noise[0] * observation_noise[1].at(tick).reshape(-1, observed)
+                observation[ending] = exact
+        else:
+            raise RuntimeError(f"task family {self._family.name!r} took more than {self._max_ticks} ticks")
+        self._ended = _Ended(*(np.concatenate(field) for field in zip(*ended, strict=True)))
+        if not self._family.ends_early and self._ended.terminated.any():
+            raise RuntimeError(f"task family {self._family.name!r} says ends_early = False, but an episode terminated")
+
+    def _record_info(self, tick: int, info: dict[str, np.ndarray]) -> None:
+        for name in self._family.info_keys:
+            value = info[name]
+            if name not in self._info:
+                self._info[name] = np.zeros((self._max_ticks, *value.shape), value.dtype)
+            self._info[name][tick] = value
+
+    def info_layout(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
+        """Returns per info entry the shape of one copy's value and its type, known after `run`."""
+        return {name: (record.shape[2:], record.dtype) for name, record in self._info.items()}
+
+    def assemble(self, steps: Steps, info: dict[str, np.ndarray]) -> Episodes:
+        """Writes the episodes that the stop rule keeps into this lane's rows of the batch.
+
+        Args:
+            steps: the whole batch's arrays [M, S, ...], zero.
+            info: the same for the family's info.
+
+        Returns:
+            The statistics of this lane's episodes, `task` counting from the start of the batch.
+        """
+        R, A, n, observed = self._R, self._family.action_dim, self._num_copies, self._family.observation_dim
+        slot = self._ended.copy // R
+        # Stable, so that within a task the order of completion stays.
+        order = np.argsort(slot, kind="stable")
+        copy, start, stop, terminated = (field[order] for field in self._ended)
+        slot, length = slot[order], stop - start
+        # Steps of the same task taken before each episode; the rule stops at the first episode that reaches R*H.
+        total = np.cumsum(length) - length
+        first_of_slot = np.searchsorted(slot, np.arange(self.num_slots))
+        before = total - total[first_of_slot[slot]]
+        kept = before < R * self._H
+        copy, start, terminated, slot, length, before = (
+            array[kept] for array in (copy, start, terminated, slot, length, before)
+        )
+
+        episode_of_step = np.repeat(np.arange(length.size), length)
+        ends = np.cumsum(length)
+        time = np.arange(ends[-1]) - (ends - length)[episode_of_step]
+        source = (start[episode_of_step] + time) * n + copy[episode_of_step]
+        last = np.zeros(time.size, bool)
+        last[ends - 1] = True
+        recorded_input = _rows(self._inputs, n, source)
+        recorded_output = _rows(self._outputs, n, source)
+        reward = _rows(self._reward, n, source)
+        values = {
+            "observation": recorded_input[:, :observed],
+            "action": recorded_output[:, 2 * A :],
+            "reward": reward,
+            "logits": recorded_output[:, : 2 * A],
+            "time": time,
+            "valid": np.ones(time.size, bool),
+            "last": last,
+        }
+        recorded_info = {name: _rows(record, n, source) for name, record in self._info.items()}
+        steps_of_slot = np.bincount(slot, weights=length, minlength=self.count).astype(np.int64)
+        stop_of_slot = np.cumsum(steps_of_slot)
+        for i in range(self.count):
+            rows = slice(stop_of_slot[i] - steps_of_slot[i], stop_of_slot[i])
+            for name, value in values.items():
+                with np.errstate(over="ignore", invalid="ignore"):
+                    getattr(steps, name)[self.first + i, : steps_of_slot[i]] = value[rows]
+            for name, value in recorded_info.items():
+                info[name][self.first + i, : steps_of_slot[i]] = value[rows]
+        scalars = {name: value for name, value in recorded_info.items() if value.ndim == 1}
+        begins = ends - length
+        return Episodes(
+            task=self.first + slot,
+            episode_return=np.add.reduceat(reward, begins),
+            length=length,
+            terminated=terminated,
+            start=before,
+            sums={name: np.add.reduceat(value.astype(np.float64), begins) for name, value in scalars.items()},
+            final={name: value[ends - 1].astype(np.float64) for name, value in scalars.items()},
+        )
+
+
+def _rows(record: np.ndarray, num_copies: int, source: np.ndarray) -> np.ndarray:
+    """Returns the rows `source` (tick * n + copy) of a recording whose leading axes hold ticks and copies."""
+    ticks = record.shape[0]
+    width = record.size // (ticks * num_copies)
+    taken = np.take(record.reshape(ticks * num_copies, width), source, axis=0)
+    scalar = record.ndim == 2
+    return taken[:, 0] if scalar else taken
