@@ -65,9 +65,11 @@ class MujocoSimulation(Simulation):
         if self._initial_qpos.shape != (model.nq,):
             raise ValueError(f"initial_qpos must have shape {(model.nq,)}, got {self._initial_qpos.shape}")
         body_ids = [_body_id(model, name) for name in bodies]
-        self.qpos = np.empty((num_copies, model.nq))
-        self.qvel = np.empty((num_copies, model.nv))
-        self.body_positions = np.empty((num_copies, len(body_ids), 3))
+        nq, nv = model.nq, model.nv
+        self._gathered = np.empty((num_copies, nq + nv + 3 * len(body_ids)))
+        self.qpos = self._gathered[:, :nq]
+        self.qvel = self._gathered[:, nq : nq + nv]
+        self.body_positions = self._gathered[:, nq + nv :].reshape(num_copies, len(body_ids), 3)
         self.diverged = np.zeros(num_copies, bool)
         self._controls = np.zeros((num_copies, model.nu))
         self._quaternions = [
@@ -77,17 +79,13 @@ class MujocoSimulation(Simulation):
         ]
         self._data = [mujoco.MjData(model) for _ in range(num_copies)]
         # Creating an array view costs as much as copying it: every view that a step needs is made once.
-        self._control_views = [(data.ctrl, self._controls[i]) for i, data in enumerate(self._data)]
-        self._state_views = [self._gather_views(i, body_ids) for i in range(num_copies)]
-        self._rows = list(zip(self._data, self._control_views, self._state_views, strict=True))
+        self._rows = [(data, data.ctrl, self._controls[i]) for i, data in enumerate(self._data)]
+        self._sources = [[data.qpos, data.qvel, *(data.xpos[body] for body in body_ids)] for data in self._data]
+        self._all_sources = [view for views in self._sources for view in views]
+        self._all_targets = self._gathered.reshape(-1)
         self._selected = np.ones(num_copies, bool)
         self._live_rows = self._rows
         self.reset()
-
-    def _gather_views(self, copy: int, body_ids: list[int]) -> list[tuple[np.ndarray, np.ndarray]]:
-        data = self._data[copy]
-        views = [(self.qpos[copy], data.qpos), (self.qvel[copy], data.qvel)]
-        return views + [(self.body_positions[copy, b], data.xpos[body]) for b, body in enumerate(body_ids)]
 
     def reset(self, indices: np.ndarray | None = None) -> None:
         """Puts the copies `indices` (int [k], default all) into the initial state, with nothing left of the old one."""
@@ -100,8 +98,7 @@ class MujocoSimulation(Simulation):
             data.warning.number[:] = 1
             data.qpos[:] = self._initial_qpos
             mujoco.mj_forward(self.model, data)
-            for target, source in self._state_views[copy]:
-                target[:] = source
+            self._gather_copy(copy)
             self.diverged[copy] = False
         if len(self._live_rows) != self.num_copies:
             self._update_live_rows()
@@ -117,13 +114,15 @@ class MujocoSimulation(Simulation):
         """Holds `controls` ([n, nu], in actuator units) for one control period and gathers the new state."""
         self._controls[:] = controls
         model, frame_skip, mj_step = self.model, self._frame_skip, mujoco.mj_step
-        for data, (control, wanted), views in self._live_rows:
+        # The lock is held between two calls of mj_step, and a thread that finds it taken sleeps for longer than a
+        # whole call: as little as possible happens here.
+        for data, control, wanted in self._live_rows:
             control[:] = wanted
             mj_step(model, data, frame_skip)
-            if self._fresh_kinematics:
+        if self._fresh_kinematics:
+            for data, _, _ in self._live_rows:
                 mujoco.mj_kinematics(model, data)
-            for target, source in views:
-                target[:] = source
+        np.concatenate(self._all_sources, out=self._all_targets)
         self._freeze_diverged()
 
     def perturb_state(self, noise: np.ndarray) -> None:
@@ -149,13 +148,15 @@ class MujocoSimulation(Simulation):
             data.qpos[:] = qpos[copy]
             data.qvel[:] = qvel[copy]
             mujoco.mj_kinematics(self.model, data)
-            for target, source in self._state_views[copy]:
-                target[:] = source
+            self._gather_copy(copy)
         self._freeze_diverged()
+
+    def _gather_copy(self, copy: int) -> None:
+        np.concatenate(self._sources[copy], out=self._gathered[copy])
 
     def _freeze_diverged(self) -> None:
         # One sum tells whether anything is wrong in the usual case that nothing is.
-        if math.isfinite(self.qpos.sum() + self.qvel.sum()):
+        if math.isfinite(self._all_targets.sum()):
             return
         self.diverged = ~(np.isfinite(self.qpos).all(axis=1) & np.isfinite(self.qvel).all(axis=1))
         self.body_positions[self.diverged] = np.nan

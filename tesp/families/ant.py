@@ -75,7 +75,7 @@ class Ant(MujocoGoalFamily):
         # Written so that a NaN height is unhealthy.
         unhealthy = ~((height >= _HEALTHY_Z[0]) & (height <= _HEALTHY_Z[1])) | diverged
         if diverged.any():
-            position[diverged] = simulation.last_finite_position[diverged]
+            position[diverged] = simulation.position[diverged]
         outcome = self.outcome(clipped, position, tasks, unhealthy)
         if self.unhealthy_penalty:
             outcome.reward[unhealthy] -= self.unhealthy_penalty

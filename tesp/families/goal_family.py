@@ -19,6 +19,11 @@ from tesp.families import goals
 FRAME_SKIP = 5
 
 
+def clip_actions(actions: np.ndarray) -> np.ndarray:
+    """Returns clip(a, -1, 1) as float64; two ufuncs take a fifth of the time of `np.clip` on a small block."""
+    return np.minimum(np.maximum(np.asarray(actions, np.float64), -1.0), 1.0)
+
+
 class GoalFamily(TaskFamily):
     """Reach a hidden goal; an episode ends on arrival, and every step before costs the distance.
 
@@ -147,8 +152,10 @@ class MujocoGoalFamily(GoalFamily):
     def observation(self, simulation: MujocoSimulation) -> np.ndarray:
         """Returns a new array [n, O] float64 from the simulation's `qpos`, `qvel` and `body_positions`."""
 
-    def settle(self, simulation: "GoalSimulation", position: np.ndarray, clipped: np.ndarray, tasks: np.ndarray):
-        """Returns the `StepOutcome` of a step that led to `position`.
+    def settle(
+        self, simulation: "GoalSimulation", position: np.ndarray, clipped: np.ndarray, tasks: np.ndarray
+    ) -> StepOutcome:
+        """Returns the outcome of a step that led to `position`; `simulation.position` is the one before it.
 
         A diverged copy has NaN positions, hence a NaN reward, and goes on: the trainer stops at such a number.
         """
@@ -159,13 +166,13 @@ class GoalSimulation(MujocoSimulation):
     """Copies of a `MujocoGoalFamily`'s model.
 
     Attributes:
-        last_finite_position: [n, 2] float64, p after the last step that left the copy's state finite.
+        position: [n, 2] float64, p as the last step or reset left it, in metres.
     """
 
     def __init__(self, family: MujocoGoalFamily, num_copies: int):
         """Makes `num_copies` copies for `family`, reset."""
         self._family = family
-        self.last_finite_position = np.zeros((num_copies, 2))
+        self.position = np.zeros((num_copies, 2))
         super().__init__(
             family.model,
             num_copies,
@@ -181,7 +188,9 @@ class GoalSimulation(MujocoSimulation):
         """Puts the copies `indices` (int [k], default all) into the initial state."""
         super().reset(indices)
         chosen = slice(None) if indices is None else indices
-        self.last_finite_position[chosen] = self.body_positions[chosen, 0, :2]
+        # A new array: the old one belongs to whoever got the last outcome.
+        self.position = self.position.copy()
+        self.position[chosen] = self.body_positions[chosen, 0, :2]
 
     def observe(self) -> np.ndarray:
         """Returns the observations of all copies, [n, O] float64."""
@@ -191,9 +200,8 @@ class GoalSimulation(MujocoSimulation):
         """Applies u = ub · clip(a, -1, 1) for 0.05 s; actions [n, A], tasks [n, 2]."""
         if actions.shape != self._action_shape:
             raise ValueError(f"actions must have shape {self._action_shape}, got {actions.shape}")
-        clipped = np.minimum(np.maximum(actions, -1.0, dtype=np.float64), 1.0)
+        clipped = clip_actions(actions)
         self.advance(clipped * self._control_scale)
-        position = self.body_positions[:, 0, :2].copy()
-        outcome = self._family.settle(self, position, clipped, tasks)
-        np.copyto(self.last_finite_position, position, where=~self.diverged[:, None])
+        outcome = self._family.settle(self, self.body_positions[:, 0, :2].copy(), clipped, tasks)
+        self.position = outcome.info["position"]
         return outcome

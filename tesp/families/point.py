@@ -4,7 +4,7 @@ import gin
 import numpy as np
 
 from metarl.simulation.task_family import Simulation, StepOutcome
-from tesp.families.goal_family import GoalFamily
+from tesp.families.goal_family import GoalFamily, clip_actions
 from tesp.families.goals import GoalParameters
 
 _STEP_SIZE = 0.05
@@ -78,7 +78,7 @@ class PointSimulation(Simulation):
         """Moves every point; actions [n, 2], tasks [n, 2]."""
         if actions.shape != self.state.shape:
             raise ValueError(f"actions must have shape {self.state.shape}, got {actions.shape}")
-        clipped = np.minimum(np.maximum(actions, -1.0, dtype=np.float64), 1.0)
+        clipped = clip_actions(actions)
         self.state += _STEP_SIZE * clipped
         return self._family.outcome(clipped, self.state.copy(), tasks)
 
