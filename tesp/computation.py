@@ -3,7 +3,7 @@
 Shapes: `M` tasks, `R` copies per task, `S` steps per task, `O` observation, `A` action, `D` context.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import tensorflow as tf
@@ -52,7 +52,6 @@ class Computation:
         self.objective = objective
         self._max_length = max_length
         self.prepare = tf.function(self._prepare)
-        self.act = tf.function(self._act)
         self.advantages = tf.function(self._advantages)
         self.inner_step = tf.function(self._inner_step)
         self.outer_gradient = tf.function(self._outer_gradient)
@@ -64,19 +63,18 @@ class Computation:
         adapted = self.method.adapted_params(parameters, accumulated)
         return adapted, self.method.context({**parameters.shared, **adapted}, episodes, plain=False)
 
-    def _act(self, arguments: Any, observation: tf.Tensor, standard_normal: tf.Tensor) -> tf.Tensor:
-        """Policy inference for one tick.
+    def act(self, arguments: Mapping[str, Any], observation: tf.Tensor, standard_normal: tf.Tensor) -> tf.Tensor:
+        """Policy inference for one tick; compiled by the sampler.
 
         Args:
-            arguments: (per-task weights, shared weights, context or None).
+            arguments: adapted and shared weights by name, and "context" [M, D] for methods that have one.
             observation: [M, R, O].
             standard_normal: [M, R, A].
 
         Returns:
             [M, R, 3A]: logits, then the sampled action.
         """
-        adapted, shared, context = arguments
-        logits = self.method.logits({**shared, **adapted}, observation, context)
+        logits = self.method.logits(arguments, observation, arguments.get("context"))
         return tf.concat([logits, gaussian.sample(logits, standard_normal)], axis=-1)
 
     def _advantages(self, steps: Steps) -> tf.Tensor:

@@ -17,7 +17,7 @@ def distribution(logits: tf.Tensor) -> tfd.Distribution:
 
 
 def log_prob(logits: tf.Tensor, action: tf.Tensor) -> tf.Tensor:
-    """log pi(a | s), [...], for logits [..., 2A] and action [..., A]."""
+    """Log pi(a | s), [...], for logits [..., 2A] and action [..., A]."""
     return distribution(logits).log_prob(action)
 
 

@@ -118,7 +118,7 @@ class Method(abc.ABC):
         return {name: tf.clip_by_value(rate, -bound, bound) for name, rate in parameters.rates.items()}
 
     def adapted_params(self, parameters: MetaParameters, accumulated: Weights) -> Weights:
-        """theta' = theta - rates * G per task (section 3.2).
+        """Theta' = theta - rates * G per task (section 3.2).
 
         Args:
             parameters: meta-parameters, without a task axis.

@@ -1,0 +1,253 @@
+"""The learner of the TESP family: one loop for five methods (TESP specification, section 3).
+
+One meta-update:
+
+    draw M goals
+    every task:  (warm-up)  ->  K times { sample with theta', fit baseline, clipped inner gradient, G <- G + g }
+                 ->  sample the post-adaptation batch P
+    n times { gradient of PPO(theta - clip(alpha) G; P) + eta mean(h^2), averaged over tasks; Adam }
+    keep the best evaluated iterate within the KL limit; Adam's moments are kept in any case
+"""
+
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import gin
+import numpy as np
+import tensorflow as tf
+
+from metarl.experiment import checks
+from metarl.experiment.errors import UserError
+from metarl.experiment.learner import Learner, Metrics, Report
+from metarl.optim.adam import AdamState, adam_init
+from metarl.optim.ppo import BestIterate, best_iterate_loop
+from metarl.scaling.shard import TaskBatch, mean_over_tasks, task_slices
+from tesp import reporting, state
+from tesp.families.goal_family import GoalFamily
+from tesp.families.goals import GoalSets, draw_goal_sets, draw_task_batch, task_batch_stream
+from tesp.final_table import FinalTable
+from tesp.methods import MetaParameters, Method
+from tesp.settings import FastAdaptation, MetaUpdate
+from tesp.shard import Adaptation, TespShard, Trajectory
+from tesp.validation import Validation, adapt_to_goals
+
+
+@gin.configurable(module="tesp")
+class TespLearner(Learner):
+    """Meta-trains one method on one task family.
+
+    Args:
+        method: which variables are adapted: `@MAML()`, `@MetaSGD()`, `@MAESN()`, `@TESP()`, `@TESPAdaptivePolicy()`.
+        family: the tasks: `@Wheeled()`, `@Ant()`, ...
+        meta_batch_size: M, tasks per meta-update.
+        seed: of everything but the goal sets.
+        goal_seed: draws the goal sets.
+        num_goals: goals in each of the three sets.
+        adaptation: settings of sampling and fast-updates; default `FastAdaptation()`.
+        meta_update: settings of the outer loop; default `MetaUpdate()`.
+        validation: when and how the goal sets are validated; default `Validation()`.
+        final: the table at the end; default `FinalTable()`.
+    """
+
+    def __init__(
+        self,
+        *,
+        method: Method = gin.REQUIRED,
+        family: GoalFamily = gin.REQUIRED,
+        meta_batch_size: int = 20,
+        seed: int = 1,
+        goal_seed: int = 1,
+        num_goals: int = 100,
+        adaptation: FastAdaptation | None = None,
+        meta_update: MetaUpdate | None = None,
+        validation: Validation | None = None,
+        final: FinalTable | None = None,
+    ):
+        name = "TespLearner"
+        self.method = checks.instance(f"{name}.method", method, Method, "a method such as @TESP()")
+        self.family = checks.instance(f"{name}.family", family, GoalFamily, "a task family such as @Wheeled()")
+        self.meta_batch_size = checks.integer(f"{name}.meta_batch_size", meta_batch_size, minimum=1)
+        self.seed = checks.integer(f"{name}.seed", seed, minimum=0, maximum=2**32 - 1)
+        goal_seed = checks.integer(f"{name}.goal_seed", goal_seed, minimum=0, maximum=2**32 - 1)
+        self._num_goals = checks.integer(f"{name}.num_goals", num_goals, minimum=1)
+        if self.meta_batch_size > self._num_goals:
+            raise UserError(
+                f"{name}.meta_batch_size is {meta_batch_size}, more than the {num_goals} goals of the training set"
+            )
+        self.adaptation = checks.instance(
+            f"{name}.adaptation", adaptation or FastAdaptation(), FastAdaptation, "@FastAdaptation()"
+        )
+        self.meta_update = checks.instance(
+            f"{name}.meta_update", meta_update or MetaUpdate(), MetaUpdate, "@MetaUpdate()"
+        )
+        self.validation = checks.instance(f"{name}.validation", validation or Validation(), Validation, "@Validation()")
+        self._final = checks.instance(f"{name}.final", final or FinalTable(), FinalTable, "@FinalTable()")
+        self.goal_sets: GoalSets = draw_goal_sets(family, goal_seed, self._num_goals)
+        self._task_stream = task_batch_stream(family, self.seed, self._num_goals)
+        self.parameters: MetaParameters = self.initial_parameters()
+        self._adam: AdamState = adam_init(self.parameters)
+        self.iteration = 0
+        self._env_steps = 0
+        self._shards: list[TespShard] | None = None
+        self._trajectories: list[Trajectory] = []
+        self._last_key: Any = None
+
+    def initial_parameters(self) -> MetaParameters:
+        """The meta-parameters before training; a function of the seed."""
+        return self.method.initial_parameters(self.seed, self.family.observation_dim, self.family.action_dim)
+
+    def make_shard(self, num_tasks: int, adaptation: FastAdaptation) -> TespShard:
+        """A shard for other numbers of tasks or copies than training's."""
+        return TespShard(self.method, self.family, adaptation, self.meta_update, num_tasks)
+
+    @property
+    def shards(self) -> list[TespShard]:
+        """The shards that hold the meta-batch; made when first needed, so that configuring steps no simulation."""
+        if self._shards is None:
+            self._shards = [self.make_shard(self.meta_batch_size, self.adaptation)]
+        return self._shards
+
+    def run_iteration(self, report: Report) -> Metrics:
+        """One meta-update and, when due, validation."""
+        started = time.perf_counter()
+        indices = draw_task_batch(self._task_stream, self._num_goals, self.meta_batch_size)
+        tasks = TaskBatch(self.goal_sets.train[indices], np.arange(self.meta_batch_size))
+        parts = task_slices(self.shards, tasks)
+        adaptations = [
+            shard.collect(self.parameters, part, self.seed, self.iteration, report=report)
+            for shard, part in zip(self.shards, parts, strict=True)
+        ]
+        self._last_key = adaptations[0].key
+        self._trajectories = adaptations[0].trajectories
+        outer_started = time.perf_counter()
+        best = self._outer_loop(adaptations, report)
+        self.parameters, self._adam = best.parameters, best.adam
+        outer_seconds = time.perf_counter() - outer_started
+        self.iteration += 1
+        steps = sum(adaptation.simulated_steps for adaptation in adaptations)
+        self._env_steps += steps
+        training_seconds = time.perf_counter() - started
+
+        metrics = reporting.adaptation_metrics(adaptations)
+        metrics |= {f"outer/{name}": value for name, value in best.info.items()}
+        metrics["outer/selected"] = best.selected
+        rates = {name: rate.numpy() for name, rate in self.parameters.rates.items()}
+        metrics |= reporting.rate_metrics(rates, self.method.inner_lr)
+        validation_started = time.perf_counter()
+        validation, validation_steps = self._validate(report)
+        metrics |= validation
+        metrics |= {
+            "env_steps/this_iteration": steps,
+            "env_steps/total": self._env_steps,
+            "env_steps/validation": validation_steps,
+            "time/sampling": sum(adaptation.seconds["sampling"] for adaptation in adaptations),
+            "time/inner": sum(adaptation.seconds["inner"] for adaptation in adaptations),
+            "time/outer": outer_seconds,
+            "time/meta_update": training_seconds,
+            "time/validation": time.perf_counter() - validation_started,
+            "time/steps_per_second": steps / training_seconds,
+        }
+        return metrics
+
+    def _outer_loop(self, adaptations: list[Adaptation], report: Report) -> BestIterate:
+        keys = [adaptation.key for adaptation in adaptations]
+
+        def evaluate(parameters: MetaParameters) -> tuple[MetaParameters, dict[str, float]]:
+            results = [
+                shard.evaluate(key, parameters, "outer_gradient") for shard, key in zip(self.shards, keys, strict=True)
+            ]
+            gradient = mean_over_tasks([sums for sums, _ in results], self.meta_batch_size)
+            terms = [np.concatenate(values) for values in zip(*(terms for _, terms in results), strict=True)]
+            means = [float(np.mean(values, dtype=np.float64)) for values in terms]
+            return gradient, dict(zip(results[0][1]._fields, means, strict=True))
+
+        settings = self.meta_update
+        return best_iterate_loop(
+            evaluate,
+            self.parameters,
+            self._adam,
+            num_evaluations=settings.num_evaluations,
+            learning_rate=settings.outer_lr,
+            kl_limit=settings.kl_limit,
+            rollback_adam=settings.rollback_adam,
+            report=lambda index: report(f"outer evaluation {index + 1}/{settings.num_evaluations}"),
+        )
+
+    def _validate(self, report: Report) -> tuple[Metrics, int | None]:
+        """Metrics of all goal sets (None where not due) and the environment steps that it took."""
+        due = self.validation.is_due(self.iteration)
+        metrics: Metrics = {}
+        steps = 0
+        for name in self.validation.goal_sets:
+            rounds = None
+            if due:
+                result = adapt_to_goals(
+                    self.shards[0],
+                    self.parameters,
+                    getattr(self.goal_sets, name)[: self.validation.num_goals],
+                    seed=self.seed,
+                    iteration=self.iteration,
+                    phase=f"validation/{name}",
+                    transition_noise=self.validation.noise_for(name),
+                    report=report,
+                )
+                rounds = [reporting.pooled([episodes]) for episodes in result.rounds]
+                steps += result.simulated_steps
+            metrics |= reporting.validation_metrics(name, rounds, self.adaptation.inner_updates + 1)
+        return metrics, steps if due else None
+
+    def summary_line(self, metrics: Metrics) -> str:
+        """Return per fast-update, KL and speed."""
+        return reporting.summary_line(metrics)
+
+    def figures(self) -> dict[str, Any]:
+        """Paths of a few tasks of the latest meta-update, before and after adaptation."""
+        return {"trajectories": reporting.trajectory_figure(self._trajectories)} if self._trajectories else {}
+
+    def final_table(self, report: Report) -> list[dict[str, Any]]:
+        """Pre- and post-adaptation returns on the goal sets, beside the untrained method and doing nothing."""
+        return self._final.rows(self, report)
+
+    def crash_evidence(self) -> dict[str, np.ndarray]:
+        """The latest batch and the parameters."""
+        return state.flatten("parameters", self.parameters) | self.shards[0].kept_arrays(self._last_key)
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Parameters, Adam, the task stream, goal sets and counters."""
+        return (
+            state.flatten("parameters", self.parameters)
+            | state.flatten("adam/first_moment", self._adam.first_moment)
+            | state.flatten("adam/second_moment", self._adam.second_moment)
+            | state.random_state_arrays("task_stream", self._task_stream)
+            | {f"goals/{name}": np.asarray(goals) for name, goals in self.goal_sets._asdict().items()}
+            | {
+                "adam/step": np.int64(self._adam.step),
+                "iteration": np.int64(self.iteration),
+                "env_steps": np.int64(self._env_steps),
+            }
+        )
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Takes over what `state` returned.
+
+        Raises:
+            UserError: an array is missing, unexpected or of another shape; nothing was restored.
+        """
+        arrays = {name: np.asarray(value) for name, value in arrays.items()}
+        state.require_same_arrays(arrays, self.state())
+        self.parameters = state.unflatten("parameters", arrays, self.parameters)
+        self._adam = AdamState(
+            state.unflatten("adam/first_moment", arrays, self.parameters),
+            state.unflatten("adam/second_moment", arrays, self.parameters),
+            int(arrays["adam/step"]),
+        )
+        self._task_stream = state.random_state_from("task_stream", arrays)
+        self.goal_sets = GoalSets(**{name: arrays[f"goals/{name}"] for name in self.goal_sets._fields})
+        self.iteration = int(arrays["iteration"])
+        self._env_steps = int(arrays["env_steps"])
+
+
+def parameter_count(parameters: MetaParameters) -> int:
+    """Numbers in theta and phi, without the learned rates."""
+    return sum(int(np.prod(value.shape)) for value in tf.nest.flatten((parameters.inner, parameters.shared)))

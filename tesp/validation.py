@@ -1,0 +1,154 @@
+"""Adapting to whole goal sets with frozen meta-parameters: validation and the final table (TESP specification, 6.1)."""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import gin
+import numpy as np
+
+from metarl.experiment import checks
+from metarl.experiment.errors import UserError
+from metarl.sampling.noise import TransitionNoise
+from metarl.sampling.steps import Episodes
+from metarl.scaling.shard import TaskBatch
+from metarl.simulation.task_family import TaskFamily
+from tesp.methods import MetaParameters
+from tesp.shard import TespShard
+
+# Names of the goal sets, and what the paper calls them.
+GOAL_SETS = {"train": "D", "test_1": "D'", "test_2": "D''"}
+
+
+@gin.configurable(module="tesp")
+class Validation:
+    """When and how the goal sets are validated during training.
+
+    Args:
+        frequency: every so many meta-updates; 0 for never; "auto" for every 100 up to 200 and every 25 from there.
+        goal_sets: which ones.
+        num_goals: the first so many goals of each set; default: all.
+        noise_sigma: standard deviation of the transition noise on the test sets (section 6.2); the training goals
+            are validated without noise.
+        noise_kind: "observation" or "state".
+    """
+
+    def __init__(
+        self,
+        *,
+        frequency: int | str = 25,
+        goal_sets: Sequence[str] = tuple(GOAL_SETS),
+        num_goals: int | None = None,
+        noise_sigma: float = 0.0,
+        noise_kind: str = "observation",
+    ):
+        if frequency != "auto":
+            if isinstance(frequency, str):
+                raise UserError(f'Validation.frequency must be an integer or "auto", got {frequency!r}')
+            frequency = checks.integer("Validation.frequency", frequency, minimum=0)
+        self.frequency = frequency
+        if isinstance(goal_sets, str):
+            raise UserError(f"Validation.goal_sets must be a list of names, got {goal_sets!r}")
+        self.goal_sets = tuple(checks.choice("Validation.goal_sets", name, GOAL_SETS) for name in goal_sets)
+        self.num_goals = None if num_goals is None else checks.integer("Validation.num_goals", num_goals, minimum=1)
+        self._noise = TransitionNoise(noise_sigma, noise_kind)
+
+    def is_due(self, iteration: int) -> bool:
+        """Whether validation follows the meta-update that makes `iteration` completed ones."""
+        frequency = self.frequency
+        if frequency == "auto":
+            frequency = 100 if iteration <= 200 else 25
+        return frequency > 0 and iteration % frequency == 0
+
+    def noise_for(self, goal_set: str) -> TransitionNoise | None:
+        """The transition noise of a goal set: None for the training goals."""
+        return None if goal_set == "train" or self._noise.sigma == 0.0 else self._noise
+
+
+class SetResult(NamedTuple):
+    """Adaptation to a set of goals.
+
+    Attributes:
+        rounds: the episodes after 0 .. K fast-updates; `Episodes.task` is the index of the goal.
+        simulated_steps: environment steps made.
+    """
+
+    rounds: list[Episodes]
+    simulated_steps: int
+
+
+def adapt_to_goals(
+    shard: TespShard,
+    parameters: MetaParameters,
+    goals: np.ndarray,
+    *,
+    seed: int,
+    iteration: int,
+    phase: str,
+    transition_noise: TransitionNoise | None = None,
+    inner_updates: int | None = None,
+    report: Callable[[str], None] | None = None,
+) -> SetResult:
+    """Runs the complete adaptation for every goal, in chunks of the shard's size, the last one padded.
+
+    Args:
+        shard: samples and adapts; what it keeps for the outer loop stays untouched.
+        parameters: meta-parameters.
+        goals: [n, 2].
+        seed: of the experiment.
+        iteration: completed meta-updates.
+        phase: names the goal set in the random numbers' keys; the goal's index is the task index.
+        transition_noise: noise on transitions.
+        inner_updates: K, if other than configured.
+        report: is told what is being done.
+    """
+    chunks: list[list[Episodes]] = []
+    simulated = 0
+    size = shard.num_tasks
+    for start in range(0, len(goals), size):
+        # The compiled shapes are those of a full chunk: missing goals repeat the last one and are dropped.
+        indices = np.minimum(np.arange(start, start + size), len(goals) - 1)
+        if report:
+            report(f"{phase}: goals {start + 1}-{min(start + size, len(goals))} of {len(goals)}")
+        adaptation = shard.collect(
+            parameters,
+            TaskBatch(goals[indices], indices),
+            seed,
+            iteration,
+            phase=phase,
+            transition_noise=transition_noise,
+            keep=False,
+            inner_updates=inner_updates,
+        )
+        simulated += adaptation.simulated_steps
+        count = min(size, len(goals) - start)
+        chunks.append([_first_tasks(episodes, count, start) for episodes in adaptation.rounds])
+    return SetResult([_joined(parts) for parts in zip(*chunks, strict=True)], simulated)
+
+
+def do_nothing_return(family: TaskFamily, goals: np.ndarray, horizon: int) -> float:
+    """Mean return over goals [n, 2] of an episode with zero actions: what not learning anything is worth."""
+    simulation = family.make_simulation(len(goals))
+    simulation.reset()
+    total, running = np.zeros(len(goals)), np.ones(len(goals), bool)
+    for _ in range(horizon):
+        outcome = simulation.step(np.zeros((len(goals), family.action_dim)), goals)
+        total += np.where(running, outcome.reward, 0.0)
+        running &= ~outcome.terminated
+    return float(np.mean(total))
+
+
+def _first_tasks(episodes: Episodes, count: int, offset: int) -> Episodes:
+    """The episodes of the first `count` tasks, numbered from `offset`."""
+    keep = episodes.task < count
+    pick = {name: {key: value[keep] for key, value in getattr(episodes, name).items()} for name in ("sums", "final")}
+    arrays = {name: getattr(episodes, name)[keep] for name in ("episode_return", "length", "terminated", "start")}
+    return Episodes(task=episodes.task[keep] + offset, **arrays, **pick)
+
+
+def _joined(parts: Sequence[Episodes]) -> Episodes:
+    names = ("task", "episode_return", "length", "terminated", "start")
+    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
+    for name in ("sums", "final"):
+        keys = getattr(parts[0], name)
+        arrays[name] = {key: np.concatenate([getattr(part, name)[key] for part in parts]) for key in keys}
+    return Episodes(**arrays)
