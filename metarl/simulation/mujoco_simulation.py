@@ -55,7 +55,7 @@ class MujocoSimulation(Simulation):
         Raises:
             ValueError: the model resets diverged states by itself, or has no body of a given name.
         """
-        if not model.opt.disableflags & mujoco.mjtDisableBit.mjDSBL_AUTORESET:
+        if not model.opt.disableflags & int(mujoco.mjtDisableBit.mjDSBL_AUTORESET):
             raise ValueError("the model must disable the automatic reset of diverged states (option flag autoreset)")
         self.model = model
         self.num_copies = num_copies
@@ -72,11 +72,7 @@ class MujocoSimulation(Simulation):
         self.body_positions = self._gathered[:, nq + nv :].reshape(num_copies, len(body_ids), 3)
         self.diverged = np.zeros(num_copies, bool)
         self._controls = np.zeros((num_copies, model.nu))
-        self._quaternions = [
-            int(model.jnt_qposadr[joint]) + (3 if kind == mujoco.mjtJoint.mjJNT_FREE else 0)
-            for joint, kind in enumerate(model.jnt_type)
-            if kind in (mujoco.mjtJoint.mjJNT_FREE, mujoco.mjtJoint.mjJNT_BALL)
-        ]
+        self._quaternions = _quaternion_addresses(model)
         self._data = [mujoco.MjData(model) for _ in range(num_copies)]
         # Creating an array view costs as much as copying it: every view that a step needs is made once.
         self._rows = [(data, data.ctrl, self._controls[i]) for i, data in enumerate(self._data)]
@@ -172,3 +168,13 @@ def _body_id(model: mujoco.MjModel, name: str) -> int:
     if body < 0:
         raise ValueError(f"the model has no body {name!r}")
     return body
+
+
+def _quaternion_addresses(model: mujoco.MjModel) -> list[int]:
+    """Returns where in `qpos` the quaternions of free and ball joints begin."""
+    offset_of_kind = {int(mujoco.mjtJoint.mjJNT_FREE): 3, int(mujoco.mjtJoint.mjJNT_BALL): 0}
+    return [
+        address + offset_of_kind[kind]
+        for address, kind in zip(model.jnt_qposadr.tolist(), model.jnt_type.tolist(), strict=True)
+        if kind in offset_of_kind
+    ]
