@@ -12,6 +12,14 @@ Per step, with input x, previous state s, weights ordered [z | r | candidate] an
 A finished episode copies its state through. That needs no mask inside the loop: where an episode is over, the update
 gate's input is replaced by a large number, hs saturates at exactly 1, so s' = s exactly, and every derivative of that
 step is exactly 0.
+
+Where the time goes: all tasks have weights of their own, so a step is M products of only E rows each. One loop over
+time with batched products would fetch the weights of all tasks from memory at every step. Here every task has a loop of
+its own, compiled by XLA: its recurrent weights stay in the cache of one core, each gate's [E, U] x [U, U] product is
+small enough to run on the calling thread, and TensorFlow's inter-op threads run as many tasks at once as there are
+cores. The weight gradients are formed after the backward loop, as few large products over all steps of a task. For
+this to work the caller's function must be an ordinary `tf.function`; inside one with `jit_compile=True` the result is
+the same, but the tasks run one after the other.
 """
 
 import zlib
@@ -24,16 +32,17 @@ import tensorflow as tf
 
 from metarl.networks.initializers import glorot_uniform_full, normc, orthogonal_full
 
-# Far beyond where hard_sigmoid saturates, small enough that adding the recurrent term cannot undo it.
+# Far beyond where hard_sigmoid saturates; no recurrent term, at most U times the largest weight, can undo it.
 _SATURATED = 1e6
 
 
 def hard_sigmoid(x: tf.Tensor) -> tf.Tensor:
     """hs(x) = clip(0.2 x + 0.5, 0, 1), the recurrent activation of Keras 2 (Keras 3's is another function).
 
-    The derivative is 0.2 inside and on the boundary, 0 outside, as of TensorFlow's clip.
+    The derivative is 0.2 where 0 < hs(x) < 1 and 0 elsewhere, so that it can be told from the stored value.
     """
-    return tf.clip_by_value(0.2 * x + 0.5, 0.0, 1.0)
+    linear = 0.2 * x + 0.5
+    return tf.where(linear <= 0.0, tf.zeros_like(x), tf.where(linear >= 1.0, tf.ones_like(x), linear))
 
 
 def gru_step(recurrent_kernel: tf.Tensor, projected: tf.Tensor, state: tf.Tensor) -> tf.Tensor:
@@ -47,97 +56,151 @@ def gru_step(recurrent_kernel: tf.Tensor, projected: tf.Tensor, state: tf.Tensor
     Returns:
         [M, E, U], the next state.
     """
-    units = state.shape[-1]
-    gates = hard_sigmoid(projected[..., : 2 * units] + tf.matmul(state, recurrent_kernel[..., : 2 * units]))
-    z, r = gates[..., :units], gates[..., units:]
-    c = tf.tanh(projected[..., 2 * units :] + tf.matmul(r * state, recurrent_kernel[..., 2 * units :]))
+    projected_z, projected_r, projected_c = tf.split(projected, 3, axis=-1)
+    recurrent_z, recurrent_r, recurrent_c = tf.split(recurrent_kernel, 3, axis=-1)
+    z = hard_sigmoid(projected_z + tf.matmul(state, recurrent_z))
+    r = hard_sigmoid(projected_r + tf.matmul(state, recurrent_r))
+    c = tf.tanh(projected_c + tf.matmul(r * state, recurrent_c))
     return z * state + (1.0 - z) * c
 
 
-def _project(kernel: tf.Tensor, bias: tf.Tensor, inputs: tf.Tensor, lengths: tf.Tensor) -> tf.Tensor:
-    """Returns x W + b for all steps, [H, M, E, 3U], with the update gate saturated after the end of each episode."""
-    tasks, episodes, horizon, features = inputs.shape
-    units = kernel.shape[-1] // 3
-    flat = tf.reshape(tf.transpose(inputs, (0, 2, 1, 3)), (tasks, horizon * episodes, features))
-    projected = tf.matmul(flat, kernel) + bias[:, tf.newaxis]
-    projected = tf.transpose(tf.reshape(projected, (tasks, horizon, episodes, 3 * units)), (1, 0, 2, 3))
-    over = tf.range(horizon)[:, tf.newaxis, tf.newaxis] >= lengths
-    z = tf.where(over[..., tf.newaxis], tf.cast(_SATURATED, projected.dtype), projected[..., :units])
-    return tf.concat([z, projected[..., units:]], axis=-1)
+def _time_major(inputs: tf.Tensor) -> tf.Tensor:
+    """Rows of a task's inputs [E, H, F] in the order of the loop, [H E, F]."""
+    episodes, horizon, features = inputs.shape
+    return tf.reshape(tf.transpose(inputs, (1, 0, 2)), (horizon * episodes, features))
 
 
-def _final_state_plain(
+@tf.function(jit_compile=True)
+def _forward(
     kernel: tf.Tensor, recurrent_kernel: tf.Tensor, bias: tf.Tensor, inputs: tf.Tensor, lengths: tf.Tensor
-) -> tf.Tensor:
-    projected = _project(kernel, bias, inputs, lengths)
-    horizon, tasks, episodes, _ = projected.shape
-    state = tf.zeros((tasks, episodes, recurrent_kernel.shape[-2]), projected.dtype)
-    _, state = tf.while_loop(
-        lambda t, state: t < horizon,
-        lambda t, state: (t + 1, gru_step(recurrent_kernel, projected[t], state)),
-        (0, state),
-        maximum_iterations=horizon,
+) -> tuple[tf.Tensor, ...]:
+    """One task's final states [E, U], and per step [H, E, U]: states before the step, z, r and c."""
+    episodes, horizon, _ = inputs.shape
+    units = recurrent_kernel.shape[0]
+    dtype = inputs.dtype
+    rows = _time_major(inputs)
+    # The input projection of all steps, gate by gate: the loop then reads whole contiguous blocks.
+    projected = [
+        tf.reshape(tf.matmul(rows, gate_kernel) + gate_bias, (horizon, episodes, units))
+        for gate_kernel, gate_bias in zip(tf.split(kernel, 3, axis=1), tf.split(bias, 3), strict=True)
+    ]
+    over = tf.range(horizon)[:, tf.newaxis] >= lengths
+    projected[0] = tf.where(over[:, :, tf.newaxis], tf.cast(_SATURATED, dtype), projected[0])
+    recurrent_z, recurrent_r, recurrent_c = tf.split(recurrent_kernel, 3, axis=1)
+
+    def step(t: Any, state: Any, states: Any, all_z: Any, all_r: Any, all_c: Any) -> Any:
+        z = hard_sigmoid(projected[0][t] + tf.matmul(state, recurrent_z))
+        r = hard_sigmoid(projected[1][t] + tf.matmul(state, recurrent_r))
+        c = tf.tanh(projected[2][t] + tf.matmul(r * state, recurrent_c))
+        new_state = z * state + (1.0 - z) * c
+        return t + 1, new_state, states.write(t, state), all_z.write(t, z), all_r.write(t, r), all_c.write(t, c)
+
+    arrays = [tf.TensorArray(dtype, horizon, element_shape=(episodes, units)) for _ in range(4)]
+    # Nothing changes after the longest episode, so the loop ends there; the rest of the arrays stays 0.
+    longest = tf.reduce_max(lengths)
+    _, final, *arrays = tf.while_loop(lambda t, *_: t < longest, step, (0, tf.zeros((episodes, units), dtype), *arrays))
+    return final, *(array.stack() for array in arrays)
+
+
+@tf.function(jit_compile=True)
+def _backward(
+    recurrent_kernel: tf.Tensor,
+    lengths: tf.Tensor,
+    states: tf.Tensor,
+    all_z: tf.Tensor,
+    all_r: tf.Tensor,
+    all_c: tf.Tensor,
+    d_final: tf.Tensor,
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """One task's derivatives with respect to the inputs of both gates [H, E, 2U] and of c [H, E, U], and r * s."""
+    horizon, episodes, units = states.shape
+    dtype = states.dtype
+    # Transposed once: a product with a transposed right-hand side takes half as long again at every step.
+    recurrent_z, recurrent_r, recurrent_c = (tf.transpose(part) for part in tf.split(recurrent_kernel, 3, axis=1))
+
+    def through_hard_sigmoid(gate: tf.Tensor, d_gate: tf.Tensor) -> tf.Tensor:
+        return tf.where((gate > 0.0) & (gate < 1.0), 0.2 * d_gate, tf.zeros_like(d_gate))
+
+    def step(t: Any, d_state: Any, all_d_gates: Any, all_d_c: Any) -> Any:
+        state, z, r, c = states[t], all_z[t], all_r[t], all_c[t]
+        d_c = d_state * (1.0 - z) * (1.0 - c * c)
+        d_reset_state = tf.matmul(d_c, recurrent_c)
+        d_z = through_hard_sigmoid(z, d_state * (state - c))
+        d_r = through_hard_sigmoid(r, d_reset_state * state)
+        d_previous = d_state * z + d_reset_state * r + tf.matmul(d_z, recurrent_z) + tf.matmul(d_r, recurrent_r)
+        return t - 1, d_previous, all_d_gates.write(t, tf.concat([d_z, d_r], axis=1)), all_d_c.write(t, d_c)
+
+    arrays = [tf.TensorArray(dtype, horizon, element_shape=(episodes, width)) for width in (2 * units, units)]
+    _, _, *arrays = tf.while_loop(lambda t, *_: t >= 0, step, (tf.reduce_max(lengths) - 1, d_final, *arrays))
+    d_gates, d_c = (array.stack() for array in arrays)
+    return d_gates, d_c, all_r * states
+
+
+def _task_gradient(
+    recurrent_kernel: tf.Tensor, inputs: tf.Tensor, lengths: tf.Tensor, stored: list[tf.Tensor], d_final: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """One task's gradients of kernel, recurrent kernel and bias; `stored` are `_forward`'s arrays."""
+    d_gates, d_c, reset_states = _backward(recurrent_kernel, lengths, *stored, d_final)
+    d_gates, d_c, reset_states, states = (
+        tf.reshape(x, (-1, x.shape[-1])) for x in (d_gates, d_c, reset_states, stored[0])
     )
-    return state
+    rows = _time_major(inputs)
+    d_kernel = [tf.matmul(rows, d, transpose_a=True) for d in (d_gates, d_c)]
+    d_recurrent = [tf.matmul(states, d_gates, transpose_a=True), tf.matmul(reset_states, d_c, transpose_a=True)]
+    d_bias = [tf.reduce_sum(d, axis=0) for d in (d_gates, d_c)]
+    return tf.concat(d_kernel, axis=1), tf.concat(d_recurrent, axis=1), tf.concat(d_bias, axis=0)
 
 
 @tf.custom_gradient
 def _final_state_fast(
     kernel: tf.Tensor, recurrent_kernel: tf.Tensor, bias: tf.Tensor, inputs: tf.Tensor, lengths: tf.Tensor
 ) -> Any:
-    projected = _project(kernel, bias, inputs, lengths)
-    horizon, tasks, episodes, _ = projected.shape
-    units = recurrent_kernel.shape[-2]
-    shape = (tasks, episodes, units)
-    recurrent_gates, recurrent_candidate = recurrent_kernel[..., : 2 * units], recurrent_kernel[..., 2 * units :]
+    # An eager tape looks into this function; the compiled loops inside must appear as constants to it.
+    kernels, recurrent_kernels, biases = (tf.unstack(tf.stop_gradient(x)) for x in (kernel, recurrent_kernel, bias))
+    task_inputs, task_lengths = tf.unstack(tf.stop_gradient(inputs)), tf.unstack(lengths)
+    finals, stored = [], []
+    for arguments in zip(kernels, recurrent_kernels, biases, task_inputs, task_lengths, strict=True):
+        final, *arrays = _forward(*arguments)
+        finals.append(final)
+        stored.append(arrays)
 
-    def new_array(width: int) -> tf.TensorArray:
-        return tf.TensorArray(projected.dtype, horizon, element_shape=(tasks, episodes, width))
+    @tf.custom_gradient
+    def first_derivative(d_final: tf.Tensor, *_weights: tf.Tensor) -> Any:
+        d_finals = tf.unstack(tf.stop_gradient(d_final))
+        per_task = zip(recurrent_kernels, task_inputs, task_lengths, stored, d_finals, strict=True)
+        gradients = [tf.stack(parts) for parts in zip(*(_task_gradient(*task) for task in per_task), strict=True)]
 
-    def forward(t: Any, state: Any, states: Any, gates_array: Any, candidates: Any) -> Any:
-        x = projected[t]
-        gates = hard_sigmoid(x[..., : 2 * units] + tf.matmul(state, recurrent_gates))
-        z, r = gates[..., :units], gates[..., units:]
-        c = tf.tanh(x[..., 2 * units :] + tf.matmul(r * state, recurrent_candidate))
-        new_state = c + z * (state - c)
-        return t + 1, new_state, states.write(t, state), gates_array.write(t, gates), candidates.write(t, c)
+        def second_derivative(*_: tf.Tensor) -> Any:
+            raise LookupError("the fast encoder has first derivatives only; use differentiable='plain'")
 
-    _, final, states, gates, candidates = tf.while_loop(
-        lambda t, *_: t < horizon,
-        forward,
-        (0, tf.zeros(shape, projected.dtype), new_array(units), new_array(2 * units), new_array(units)),
-    )
-    states, gates, candidates = states.stack(), gates.stack(), candidates.stack()
+        return gradients, second_derivative
 
     def gradient(d_final: tf.Tensor) -> Any:
-        def backward(t: Any, d_state: Any, d_array: Any) -> Any:
-            state, c = states[t], candidates[t]
-            z, r = gates[t][..., :units], gates[t][..., units:]
-            d_c = d_state * (1.0 - z) * (1.0 - c * c)
-            d_reset_state = tf.matmul(d_c, recurrent_candidate, transpose_b=True)
-            d_gates = tf.concat([d_state * (state - c), d_reset_state * state], axis=-1)
-            d_gates = tf.where((gates[t] > 0.0) & (gates[t] < 1.0), 0.2 * d_gates, 0.0)
-            d_previous = d_state * z + d_reset_state * r + tf.matmul(d_gates, recurrent_gates, transpose_b=True)
-            return t - 1, d_previous, d_array.write(t, tf.concat([d_gates, d_c], axis=-1))
+        return *first_derivative(d_final, kernel, recurrent_kernel, bias), None, None
 
-        _, _, d_array = tf.while_loop(lambda t, *_: t >= 0, backward, (horizon - 1, d_final, new_array(3 * units)))
+    return tf.stack(finals), gradient
 
-        def per_task(x: tf.Tensor) -> tf.Tensor:
-            return tf.reshape(tf.transpose(x, (1, 0, 2, 3)), (tasks, horizon * episodes, x.shape[-1]))
 
-        d_projected = per_task(d_array.stack())
-        flat_inputs = tf.reshape(tf.transpose(inputs, (0, 2, 1, 3)), (tasks, horizon * episodes, inputs.shape[-1]))
-        d_kernel = tf.matmul(flat_inputs, d_projected, transpose_a=True)
-        d_recurrent = tf.concat(
-            [
-                tf.matmul(per_task(states), d_projected[..., : 2 * units], transpose_a=True),
-                tf.matmul(per_task(gates[..., units:] * states), d_projected[..., 2 * units :], transpose_a=True),
-            ],
-            axis=-1,
-        )
-        return d_kernel, d_recurrent, tf.reduce_sum(d_projected, axis=1), None, None
+def _final_state_plain(
+    kernel: tf.Tensor, recurrent_kernel: tf.Tensor, bias: tf.Tensor, inputs: tf.Tensor, lengths: tf.Tensor
+) -> tf.Tensor:
+    tasks, episodes, horizon, features = inputs.shape
+    units = recurrent_kernel.shape[1]
+    flat = tf.reshape(tf.transpose(inputs, (0, 2, 1, 3)), (tasks, horizon * episodes, features))
+    projected = tf.reshape(tf.matmul(flat, kernel) + bias[:, tf.newaxis], (tasks, horizon, episodes, 3 * units))
+    projected = tf.transpose(projected, (1, 0, 2, 3))
+    over = tf.range(horizon)[:, tf.newaxis, tf.newaxis] >= lengths
+    saturated = over[..., tf.newaxis] & (tf.range(3 * units) < units)
+    projected = tf.where(saturated, tf.cast(_SATURATED, projected.dtype), projected)
+    return tf.while_loop(
+        lambda t, state: t < horizon,
+        lambda t, state: (t + 1, gru_step(recurrent_kernel, projected[t], state)),
+        (0, tf.zeros((tasks, episodes, units), projected.dtype)),
+        maximum_iterations=horizon,
+    )[1]
 
-    return final, gradient
+
+_VARIANTS = {"fast": _final_state_fast, "plain": _final_state_plain}
 
 
 def gru_final_state(
@@ -146,34 +209,41 @@ def gru_final_state(
     """Final GRU state of every episode, from a zero initial state (TESP specification, section 2.2).
 
     Args:
-        weights: `kernel` [F, 3U] or [M, F, 3U], `recurrent_kernel` [U, 3U] or [M, U, 3U], `bias` [3U] or [M, 3U]; all
-            shared by the tasks, or all per task.
-        inputs: [M, E, H, F]; what stands after an episode's end is not looked at, but must be finite.
+        weights: `kernel` [F, 3U] or [M, F, 3U], `recurrent_kernel` [U, 3U] or [M, U, 3U], `bias` [3U] or [M, 3U]; each
+            shared by the tasks or per task.
+        inputs: [M, E, H, F], static shape; what stands after an episode's end has no influence, but must be finite.
         lengths: [M, E] int32, 0 to H; an episode of length 0 ends in the zero state.
         differentiable: "fast", first derivatives with respect to the weights only (inputs are data and get none), or
-            "plain", automatic differentiation of any order.
+            "plain", automatic differentiation of any order, several times slower.
 
     Returns:
         [M, E, U].
 
     Raises:
         ValueError: unknown `differentiable`, or shapes that do not fit.
+        LookupError: on taking a second derivative of the fast variant.
     """
-    cores = {"fast": _final_state_fast, "plain": _final_state_plain}
-    if differentiable not in cores:
-        raise ValueError(f"differentiable must be one of {sorted(cores)}, not {differentiable!r}")
-    kernel, recurrent, bias = (tf.convert_to_tensor(weights[k]) for k in ("kernel", "recurrent_kernel", "bias"))
-    inputs = tf.convert_to_tensor(inputs, kernel.dtype)
+    if differentiable not in _VARIANTS:
+        raise ValueError(f"differentiable must be one of {sorted(_VARIANTS)}, not {differentiable!r}")
+    kernel, recurrent_kernel, bias = (
+        tf.convert_to_tensor(weights[name]) for name in ("kernel", "recurrent_kernel", "bias")
+    )
+    inputs = tf.cast(inputs, kernel.dtype)
     lengths = tf.cast(lengths, tf.int32)
-    tasks, episodes, horizon, features = inputs.shape
-    units = recurrent.shape[-2]
-    if kernel.shape.rank == 2:
-        # Shared weights: all episodes of all tasks are the rows of one larger product.
-        kernel, recurrent, bias = kernel[tf.newaxis], recurrent[tf.newaxis], bias[tf.newaxis]
-        inputs = tf.reshape(inputs, (1, tasks * episodes, horizon, features))
-        lengths = tf.reshape(lengths, (1, tasks * episodes))
-    final = cores[differentiable](kernel, recurrent, bias, inputs, lengths)
-    return tf.reshape(final, (tasks, episodes, units))
+    if inputs.shape.rank != 4 or not inputs.shape.is_fully_defined():
+        raise ValueError(f"inputs must have a static shape [M, E, H, F], not {inputs.shape}")
+    tasks, episodes, _, features = inputs.shape
+    units = recurrent_kernel.shape[-2]
+    lengths.shape.assert_is_compatible_with((tasks, episodes))
+    per_task_shapes = ((tasks, features, 3 * units), (tasks, units, 3 * units), (tasks, 3 * units))
+    per_task = []
+    for value, shape in zip((kernel, recurrent_kernel, bias), per_task_shapes, strict=True):
+        if value.shape.rank < len(shape):
+            # Shared weights are repeated per task; their gradient is then summed over the tasks by itself.
+            value = tf.broadcast_to(value, (tasks, *value.shape))
+        value.shape.assert_is_compatible_with(shape)
+        per_task.append(value)
+    return _VARIANTS[differentiable](*per_task, inputs, lengths)
 
 
 def encode(
