@@ -1,0 +1,88 @@
+"""The progress bar and the log lines above it, and what signals ask for."""
+
+import os
+import signal
+import sys
+from types import FrameType
+from typing import Any, TextIO
+
+from absl import logging
+from tqdm import tqdm
+
+
+class _AboveTheBar:
+    """A stream that writes to another one without breaking the progress bar there."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, text: str) -> None:
+        tqdm.write(text, file=self._stream, end="")
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+class Progress:
+    """A bar with the time left and the phase of the current meta-update; nothing where there is no terminal.
+
+    Args:
+        done: completed meta-updates.
+        total: meta-updates wanted.
+    """
+
+    def __init__(self, done: int, total: int):
+        self._handler = logging.get_absl_handler().python_handler
+        self._stream = self._handler.setStream(_AboveTheBar(sys.stderr))
+        self._bar = tqdm(
+            total=total, initial=done, unit="update", disable=None, file=sys.stderr, dynamic_ncols=True, smoothing=0.1
+        )
+
+    def report(self, phase: str) -> None:
+        """Shows what is being done."""
+        self._bar.set_postfix_str(phase)
+
+    def advance(self) -> None:
+        """Counts a completed meta-update."""
+        self._bar.update()
+
+    def close(self) -> None:
+        """Leaves the bar as it is and gives the log its stream back."""
+        self._bar.close()
+        if self._stream is not None:
+            self._handler.setStream(self._stream)
+
+
+class StopNow(BaseException):
+    """A signal that is not to be waited for. Not an Exception, so that nothing on the way swallows it."""
+
+
+class Signals:
+    """While entered, the first SIGTERM or Ctrl-C is remembered and the second raises `StopNow`.
+
+    Attributes:
+        received: the number of the first signal, or None.
+        at_once: whether already the first one raises `StopNow`.
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self.at_once = False
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "Signals":
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._before[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, _: FrameType | None) -> None:
+        again = self.received is not None
+        self.received = number if self.received is None else self.received
+        if again or self.at_once:
+            raise StopNow
+        # The handler may have interrupted a write to the buffered stderr, so it writes past the buffer.
+        os.write(2, b"\nstopping after this meta-update (once more: at once, back to the last checkpoint)\n")

@@ -1,0 +1,70 @@
+"""From the command line's flags to an exit code: what every launcher that trains delegates to."""
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+
+from metarl.experiment import project, runtime
+from metarl.experiment.errors import UserError
+
+USER_ERROR = 2
+_INTERRUPTED = 130
+
+
+def exit_code(work: Callable[[], int]) -> int:
+    """Returns what `work` returns; a user's mistake becomes one line on stderr and exit code 2."""
+    try:
+        return work()
+    except UserError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return USER_ERROR
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        return _INTERRUPTED
+
+
+def run(
+    gin_files: Sequence[str],
+    gin_params: Sequence[str] = (),
+    seed: int | None = None,
+    logdir: str | None = None,
+    flags: Iterable[str] = (),
+) -> int:
+    """Builds the configured experiment and trains it in its run directory, resuming what is there.
+
+    Args:
+        gin_files: config files, looked up in the working directory and then in the project.
+        gin_params: gin bindings applied after the files.
+        seed: the macro SEED, applied last.
+        logdir: the run directory; by default `runs/<config>/seed_<SEED>`.
+        flags: the command line, kept with the run.
+
+    Returns:
+        The exit code of `loop.train`.
+
+    Raises:
+        UserError: a mistake in the configuration or the folder; nothing on disk was changed.
+    """
+    if not gin_files:
+        raise UserError("which experiment? Give --gin_file=configs/<name>.gin; --list shows them")
+    for name in gin_files:
+        project.find_gin_file(name, "--gin_file")
+    runtime.import_tensorflow()
+    # What follows imports TensorFlow at some point, which is only silent from here on.
+    import gin
+
+    from metarl.experiment import gin_front_door, loop
+    from metarl.experiment.experiment import may_change
+    from metarl.experiment.run_directory import RunDirectory, default_path
+
+    config = gin_front_door.parse(gin_files, gin_params, seed)
+    directory = RunDirectory(logdir or default_path(config.files, config.macro("SEED")))
+    experiment = gin_front_door.build(config)
+    operative_config = gin.operative_config_str()
+    directory.check(operative_config, config.bindings, may_change, experiment.iterations)
+    directory.acquire()
+    try:
+        # Another trainer may have come and gone between the first look and the lock.
+        directory.check(operative_config, config.bindings, may_change, experiment.iterations)
+        return loop.train(experiment, directory, operative_config, flags)
+    finally:
+        directory.release()

@@ -1,0 +1,237 @@
+"""One run, one folder: what lies where, who may write there, and whether a folder fits the experiment.
+
+progress.csv            one row per meta-update
+tensorboard/            the same as curves, and figures
+checkpoints/            the newest states, see `checkpoints.py`
+operative_config.gin    every value the experiment was built with
+flags.txt               the command line; `--flagfile` reads it
+versions.json           what it ran on
+final.csv               the table at the end
+crash/                  the evidence if a number was not finite
+lock                    held by the process that trains here
+"""
+
+import csv
+import fcntl
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import socket
+import subprocess
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from metarl.experiment import gin_bindings
+from metarl.experiment.checkpoints import list_checkpoints, sync_folder
+from metarl.experiment.errors import UserError
+from metarl.experiment.gin_bindings import Key
+
+_NAME = re.compile(r"^[A-Za-z0-9._-]+$")
+_WRITTEN_BEFORE_THE_FIRST_CHECKPOINT = {"operative_config.gin", "flags.txt", "versions.json", "lock", "checkpoints"}
+_PACKAGES = ("metarl-tf", "tensorflow", "keras", "tensorflow-probability", "mujoco", "gymnasium", "numpy", "gin-config")
+
+
+def safe_name(name: str, what: str) -> str:
+    """Returns `name` if it may become the name of a file or folder.
+
+    Raises:
+        UserError: it has other characters than letters, digits, '.', '_' and '-', or is '.' or '..'.
+    """
+    if not _NAME.match(name) or name in (".", ".."):
+        raise UserError(f"{what} {name!r} cannot name a folder: only letters, digits, '.', '_' and '-'; use --logdir")
+    return name
+
+
+def default_path(gin_files: Iterable[str], seed: Any) -> Path:
+    """Returns `runs/<config>/seed_<n>` under the working directory; several files join their names with '+'-less '-'.
+
+    Raises:
+        UserError: a file's name cannot name a folder.
+    """
+    stems = "-".join(safe_name(Path(name).name.removesuffix(".gin"), "the gin file name") for name in gin_files)
+    folder = Path("runs") / safe_name(stems, "the gin file name")
+    return folder if seed is None else folder / safe_name(f"seed_{seed}", "the seed")
+
+
+class RunDirectory:
+    """The folder of one run.
+
+    Args:
+        path: need not exist; nothing is created before `acquire`.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.root = Path(path)
+        self._lock: int | None = None
+
+    def path(self, *names: str) -> Path:
+        """Returns a path inside the folder.
+
+        Raises:
+            UserError: a name has odd characters, or a symbolic link leads out of the folder.
+        """
+        path = self.root.joinpath(*(safe_name(name, "the file name") for name in names))
+        if not path.resolve().is_relative_to(self.root.resolve()):
+            raise UserError(f"{path} leads out of the run's folder")
+        return path
+
+    def check(
+        self, operative_config: str, bound: Iterable[Key], ignored: Callable[[Key], bool], iterations: int
+    ) -> None:
+        """Checks that the experiment may start or go on here; only reads.
+
+        Args:
+            operative_config: the gin text of the experiment as built.
+            bound: the keys that the user bound.
+            ignored: tells which keys may differ from the stored run's.
+            iterations: meta-updates wanted in all.
+
+        Raises:
+            UserError: the folder is not a run, belongs to another configuration, has lost its checkpoints, has done
+                more meta-updates already, or cannot be written to.
+        """
+        try:
+            self._check_writable()
+            if not self.root.is_dir():
+                return
+            names = {path.name for path in self.root.iterdir()}
+            for name in names & {"checkpoints", "tensorboard", "crash"}:
+                self.path(name)
+            self._check_same(names, operative_config, bound, ignored)
+        except OSError as error:
+            raise UserError(f"cannot use --logdir {self.root}: {error.strerror}") from error
+        done = max(list_checkpoints(self.root), default=None)
+        if done is not None and done > iterations:
+            raise UserError(
+                f"{self.root} has done {done} meta-updates already, more than the {iterations} wanted; raise ITERATIONS"
+            )
+        lost = sorted(names - _WRITTEN_BEFORE_THE_FIRST_CHECKPOINT - {path for path in names if path.startswith(".")})
+        if done is None and lost:
+            raise UserError(
+                f"{self.root} holds {', '.join(lost)} but no checkpoint: refusing to start again from 0; "
+                "bring checkpoints/ back or choose another --logdir"
+            )
+
+    def _check_same(
+        self, names: set[str], operative_config: str, bound: Iterable[Key], ignored: Callable[[Key], bool]
+    ) -> None:
+        if "operative_config.gin" not in names:
+            foreign = sorted(name for name in names if name not in _WRITTEN_BEFORE_THE_FIRST_CHECKPOINT)
+            if foreign or list_checkpoints(self.root):
+                what = ", ".join((foreign or ["checkpoints"])[:3])
+                raise UserError(f"{self.root} is not empty and not a run (it holds {what}); choose another --logdir")
+            return
+        try:
+            stored = gin_bindings.read(self.path("operative_config.gin").read_text(encoding="utf-8"))
+        except (SyntaxError, ValueError, RuntimeError) as error:
+            raise UserError(f"{self.root}/operative_config.gin cannot be read; choose another --logdir") from error
+        found = gin_bindings.differences(stored, gin_bindings.read(operative_config), bound, ignored)
+        if found:
+            more = f", and {len(found) - 3} more" if len(found) > 3 else ""
+            raise UserError(
+                f"{self.root} is a run of another configuration: {'; '.join(found[:3])}{more}; choose another --logdir"
+            )
+
+    def _check_writable(self) -> None:
+        existing = next(path for path in (self.root, *self.root.absolute().parents) if path.exists())
+        if not existing.is_dir():
+            raise UserError(f"cannot use --logdir {self.root}: {existing} is not a folder")
+        if not os.access(existing, os.W_OK | os.X_OK):
+            raise UserError(f"cannot use --logdir {self.root}: no permission to write in {existing}")
+
+    def acquire(self) -> None:
+        """Creates the folder and locks it for this process; the lock goes when the process does, however it ends.
+
+        Raises:
+            UserError: another process trains here, or the folder cannot be made.
+        """
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            lock = os.open(self.path("lock"), os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise UserError(f"cannot use --logdir {self.root}: {error.strerror}") from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.read(lock, 1000).decode(errors="replace").strip() or "another process"
+            os.close(lock)
+            raise UserError(
+                f"{self.root} is being trained by {holder}; wait for it or choose another --logdir"
+            ) from error
+        except OSError as error:
+            os.close(lock)
+            raise UserError(f"cannot lock {self.root}: {error.strerror}") from error
+        os.ftruncate(lock, 0)
+        os.write(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        self._lock = lock
+
+    def release(self) -> None:
+        """Gives the lock up; the lock file stays, because deleting it would let two processes in."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def describe(self, operative_config: str, flags: Iterable[str]) -> None:
+        """Writes what is run, by which command and on what."""
+        self.write_text("flags.txt", "".join(f"{flag}\n" for flag in flags))
+        self.write_text("versions.json", json.dumps(versions(), indent=2) + "\n")
+        self.write_text("operative_config.gin", operative_config)
+
+    def write_text(self, name: str, text: str) -> None:
+        """Replaces a text file as a whole: a reader or a crash sees the old one or the new one."""
+        write_atomically(self.path(name), text)
+
+    def write_table(self, name: str, rows: list[dict[str, Any]]) -> None:
+        """Replaces a CSV file as a whole; floats keep every bit."""
+        temporary = self.path(f".{name}.tmp")
+        with temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
+            writer.writeheader()
+            writer.writerows(rows)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, self.path(name))
+        sync_folder(self.root)
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Writes a text file beside its place, then renames it there, durably."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+    sync_folder(path.parent)
+
+
+def versions() -> dict[str, Any]:
+    """Returns the versions of Python, the packages and the machine, and the git commit when run from a checkout."""
+    packages = {}
+    for name in _PACKAGES:
+        try:
+            packages[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            packages[name] = None
+    return {
+        "python": platform.python_version(),
+        **packages,
+        "platform": platform.platform(),
+        "cpu_count": os.cpu_count(),
+        "git_commit": _git("rev-parse", "HEAD"),
+        "git_modified": None if (status := _git("status", "--porcelain")) is None else bool(status),
+    }
+
+
+def _git(*arguments: str) -> str | None:
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+    try:
+        done = subprocess.run(["git", "-C", root, *arguments], capture_output=True, text=True, timeout=10, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

@@ -1,0 +1,82 @@
+"""A toy experiment and what the tests of the experiment floor look at."""
+
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+from absl import logging
+
+from metarl.experiment import front_door
+from metarl.experiment.checkpoints import list_checkpoints, load_checkpoint
+from metarl.experiment.errors import UserError
+
+TOY = """# A toy, for tests.
+import toy_learner
+
+SEED = 1
+ITERATIONS = 6
+META_BATCH_SIZE = 4
+
+Experiment.learner = @ToyLearner()
+Experiment.iterations = %ITERATIONS
+Experiment.checkpoint_every = 2
+ToyLearner.task = @Hill()
+ToyLearner.seed = %SEED
+ToyLearner.meta_batch_size = %META_BATCH_SIZE
+"""
+
+
+@pytest.fixture
+def toy(tmp_path, monkeypatch):
+    """A working directory with `toy.gin`; returns its path."""
+    (tmp_path / "toy.gin").write_text(TOY)
+    monkeypatch.chdir(tmp_path)
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.INFO)
+    yield tmp_path
+    logging.set_verbosity(verbosity)
+
+
+def run(*params, logdir="run", seed=None):
+    """Runs the toy experiment of the working directory in this process; returns the exit code."""
+    return front_door.run(["toy.gin"], params, seed, logdir)
+
+
+def mistake(*params, logdir="run", seed=None):
+    """Runs the toy experiment, which must be refused; returns the message, checked to be one line."""
+    with pytest.raises(UserError) as caught:
+        run(*params, logdir=logdir, seed=seed)
+    message = str(caught.value)
+    assert message
+    assert "\n" not in message
+    return message
+
+
+def contents(folder):
+    """Everything under a folder: relative paths with the bytes of the files."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in Path(folder).rglob("*")
+    }
+
+
+def rows(logdir="run"):
+    """The rows of progress.csv as text, without the wall-clock columns."""
+    with (Path(logdir) / "progress.csv").open(newline="") as file:
+        return [
+            {name: value for name, value in row.items() if not name.startswith("time/")} for row in csv.DictReader(file)
+        ]
+
+
+def final_state(logdir="run"):
+    """The arrays of the newest checkpoint as bytes."""
+    newest = list_checkpoints(logdir)
+    checkpoint = load_checkpoint(newest[max(newest)])
+    return {name: (array.shape, np.asarray(array).tobytes()) for name, array in checkpoint.arrays.items()}
+
+
+def assert_same_run(logdir, other):
+    """Both runs have the same metrics and the same state, bit for bit."""
+    assert rows(logdir) == rows(other)
+    assert final_state(logdir) == final_state(other)
+    assert (Path(logdir) / "final.csv").read_bytes() == (Path(other) / "final.csv").read_bytes()
