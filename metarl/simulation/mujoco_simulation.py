@@ -127,10 +127,9 @@ class MujocoSimulation(Simulation):
         Body positions are recomputed, so that what is observed next belongs to the perturbed state.
         """
         noise = np.asarray(noise, np.float64)
-        if noise.shape != (self.num_copies, self.model.nq + self.model.nv):
-            raise ValueError(
-                f"noise must have shape {(self.num_copies, self.model.nq + self.model.nv)}, got {noise.shape}"
-            )
+        expected = (self.num_copies, self.model.nq + self.model.nv)
+        if noise.shape != expected:
+            raise ValueError(f"noise must have shape {expected}, got {noise.shape}")
         qpos = self.qpos + noise[:, : self.model.nq]
         for start in self._quaternions:
             quaternion = qpos[:, start : start + 4]
@@ -154,7 +153,8 @@ class MujocoSimulation(Simulation):
         # One sum tells whether anything is wrong in the usual case that nothing is.
         if math.isfinite(self._all_targets.sum()):
             return
-        self.diverged = ~(np.isfinite(self.qpos).all(axis=1) & np.isfinite(self.qvel).all(axis=1))
+        state = self._gathered[:, : self.model.nq + self.model.nv]
+        np.logical_not(np.isfinite(state).all(axis=1), out=self.diverged)
         self.body_positions[self.diverged] = np.nan
         self._update_live_rows()
 
