@@ -90,7 +90,7 @@ def replayed_adaptation(
         G by name, [M, ...].
     """
     num_tasks = rounds[0].advantage.shape[0]
-    accumulated = {name: tf.zeros([num_tasks, *theta.shape]) for name, theta in parameters.inner.items()}
+    accumulated = {n: tf.zeros([num_tasks, *theta.shape], theta.dtype) for n, theta in parameters.inner.items()}
     for data in rounds:
         adapted = method.adapted_params(parameters, accumulated)
         gradient, _, _ = inner_gradient(method, adapted, parameters.shared, data, clip_norm, plain=second_order)
@@ -120,8 +120,5 @@ def outer_terms(
     log_ratio = gaussian.log_prob(logits, steps.action) - gaussian.log_prob(steps.logits, steps.action)
     policy_loss = -masked_mean(clipped_surrogate(log_ratio, data.advantage, clip_param), steps.valid)
     kl = masked_mean(gaussian.kl_divergence(steps.logits, logits), steps.valid)
-    if context is None:
-        model_loss = tf.zeros_like(policy_loss)
-    else:
-        model_loss = tf.reduce_mean(tf.square(context), axis=1)
+    model_loss = tf.zeros_like(policy_loss) if context is None else tf.reduce_mean(tf.square(context), axis=1)
     return OuterTerms(policy_loss, kl, model_loss, policy_loss + method.embedding_coeff * model_loss)

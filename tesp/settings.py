@@ -1,4 +1,4 @@
-"""The settings of an experiment of the TESP family, each checked where it is written (TESP specification, section 7)."""
+"""The settings of a TESP-family experiment, each checked where it is made (TESP specification, section 7)."""
 
 import gin
 

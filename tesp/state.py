@@ -52,7 +52,8 @@ def require_same_arrays(found: Mapping[str, np.ndarray], expected: Mapping[str, 
             raise UserError(f"the checkpoint lacks the array {name!r}{did_you_mean(name, found)}")
         if np.shape(found[name]) != np.shape(value):
             raise UserError(
-                f"the checkpoint's {name!r} has shape {np.shape(found[name])}, this configuration needs {np.shape(value)}"
+                f"the checkpoint's {name!r} has shape {np.shape(found[name])},"
+                f" this configuration needs {np.shape(value)}"
             )
     for name in found:
         if name not in expected:

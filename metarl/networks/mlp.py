@@ -3,6 +3,7 @@
 Shapes: `M` tasks, `S` rows per task, `C` context numbers per task (a task embedding or a latent vector).
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import keras
@@ -91,7 +92,7 @@ class MLP(keras.layers.Layer):
         super().__init__(name=name)
         widths = [input_dim, *hidden_sizes, output_dim]
         self._named = {}
-        for i, (rows, columns) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+        for i, (rows, columns) in enumerate(itertools.pairwise(widths)):
             scale = output_scale if i == len(widths) - 2 else 1.0
             self._named[f"{name}{i}.kernel"] = self.add_weight(
                 name=f"{name}{i}_kernel",

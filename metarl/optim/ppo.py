@@ -57,8 +57,8 @@ def best_iterate_loop(
 ) -> BestIterate:
     """Evaluates n times, steps n - 1 times, and keeps the best evaluated parameters within the KL limit.
 
-    A candidate has kl < kl_limit and a policy_loss strictly below the best so far; the regulariser does not count. There
-    is no early stop: a later iterate may return inside the limit. If none qualifies the parameters stay as they
+    A candidate has kl < kl_limit and a policy_loss strictly below the best so far; the regulariser does not count.
+    There is no early stop: a later iterate may return inside the limit. If none qualifies the parameters stay as they
     were.
 
     Args:

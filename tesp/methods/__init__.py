@@ -1,4 +1,4 @@
-"""The five methods: which variables are adapted, which have learned rates, and where the policy's context comes from."""
+"""The five methods: what is adapted, what has learned rates, and where the policy's context comes from."""
 
 from tesp.methods.base import EncoderInput, MetaParameters, Method
 from tesp.methods.maesn import MAESN

@@ -4,7 +4,7 @@ All methods run through the same loop. A method says which variables exist, whic
 "inner"), which are only meta-learned (phi, "shared"), whether every inner number has a learned rate (alpha, "rates"),
 and what context, if any, is concatenated to the observation: a latent vector or the embedding of the task encoder.
 
-Shapes: `M` tasks, `S` steps per task, `O` observation, `A` action, `D` context, `B` episodes of the buffer, `H` horizon.
+Shapes: `M` tasks, `S` steps per task, `O` observation, `A` action, `D` context, `B` buffered episodes, `H` horizon.
 """
 
 import abc

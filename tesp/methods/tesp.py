@@ -1,6 +1,6 @@
-"""TESP: an adapted recurrent task encoder and a policy shared by all tasks, conditioned on the embedding (eq. of section 1).
+"""TESP: a fast-adapted recurrent task encoder, and a policy shared by all tasks that is conditioned on the embedding.
 
-The variant with an adaptive policy moves the policy's weights as well.
+The variant with an adaptive policy moves the policy's weights as well (TESP specification, sections 1 and 2.2).
 """
 
 from collections.abc import Mapping, Sequence

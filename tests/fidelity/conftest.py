@@ -1,4 +1,4 @@
-"""Gives every fidelity test the golden files of its kind: `tesp_*.npz` in GOLDEN_DIR (default: the project's copies)."""
+"""Gives every fidelity test the golden files of its kind: `tesp_*.npz` in GOLDEN_DIR (default: the project's)."""
 
 import numpy as np
 import pytest

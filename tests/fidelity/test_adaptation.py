@@ -169,7 +169,7 @@ class TestAdaptation:
     @staticmethod
     def check_buffer(golden, buffer, task, prefix):
         """Compares ids where only they are stored, and contents where they are."""
-        ids = golden[f"{prefix}.eps_id"] if f"{prefix}.eps_id" in golden else None
+        ids = golden.get(f"{prefix}.eps_id")
         episodes = buffer.episodes(task)
         if ids is not None:
             lengths = np.diff(np.concatenate([[0], np.flatnonzero(ids[1:] != ids[:-1]) + 1, [len(ids)]]))
