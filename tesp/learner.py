@@ -15,7 +15,6 @@ from typing import Any
 
 import gin
 import numpy as np
-import tensorflow as tf
 
 from metarl.experiment import checks
 from metarl.experiment.errors import UserError
@@ -75,9 +74,7 @@ class TespLearner(Learner):
             raise UserError(
                 f"{name}.meta_batch_size is {meta_batch_size}, more than the {num_goals} goals of the training set"
             )
-        self.adaptation = checks.instance(
-            f"{name}.adaptation", adaptation or FastAdaptation(), FastAdaptation, "@FastAdaptation()"
-        )
+        self.adaptation = _part("adaptation", adaptation, FastAdaptation)
         self.meta_update = checks.instance(
             f"{name}.meta_update", meta_update or MetaUpdate(), MetaUpdate, "@MetaUpdate()"
         )
@@ -108,12 +105,15 @@ class TespLearner(Learner):
             self._shards = [self.make_shard(self.meta_batch_size, self.adaptation)]
         return self._shards
 
+    def draw_tasks(self) -> TaskBatch:
+        """The next meta-batch: M distinct training goals (section 3.2, step 1)."""
+        chosen = draw_task_batch(self._task_stream, self._num_goals, self.meta_batch_size)
+        return TaskBatch(self.goal_sets.train[chosen], np.arange(self.meta_batch_size))
+
     def run_iteration(self, report: Report) -> Metrics:
         """One meta-update and, when due, validation."""
         started = time.perf_counter()
-        indices = draw_task_batch(self._task_stream, self._num_goals, self.meta_batch_size)
-        tasks = TaskBatch(self.goal_sets.train[indices], np.arange(self.meta_batch_size))
-        parts = task_slices(self.shards, tasks)
+        parts = task_slices(self.shards, self.draw_tasks())
         adaptations = [
             shard.collect(self.parameters, part, self.seed, self.iteration, report=report)
             for shard, part in zip(self.shards, parts, strict=True)
@@ -248,6 +248,8 @@ class TespLearner(Learner):
         self._env_steps = int(arrays["env_steps"])
 
 
-def parameter_count(parameters: MetaParameters) -> int:
-    """Numbers in theta and phi, without the learned rates."""
-    return sum(int(np.prod(value.shape)) for value in tf.nest.flatten((parameters.inner, parameters.shared)))
+def _part(name: str, value: Any, kind: type) -> Any:
+    """`value`, or the default of its kind."""
+    if value is None:
+        return kind()
+    return checks.instance(f"TespLearner.{name}", value, kind, f"@{kind.__name__}()")

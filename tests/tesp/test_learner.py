@@ -1,0 +1,229 @@
+"""The learner end to end on the point: determinism, resume, validation, final table, options, static shapes."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from metarl.experiment.errors import UserError
+from metarl.scaling.shard import TaskBatch
+from tesp.families.point import Point
+from tesp.families.wheeled import Wheeled
+from tesp.final_table import FinalTable
+from tesp.learner import TespLearner
+from tesp.methods import MAESN, MAML, TESP, MetaSGD, TESPAdaptivePolicy
+from tesp.settings import FastAdaptation, MetaUpdate
+from tesp.validation import Validation, adapt_to_goals
+
+SMALL = {"hidden_sizes": (8, 8)}
+CONTEXT = {"embedding_dim": 3, "embedding_coeff": 0.01}
+METHODS = {
+    "MAML": lambda: MAML(**SMALL),
+    "MetaSGD": lambda: MetaSGD(**SMALL),
+    "MAESN": lambda: MAESN(**SMALL, **CONTEXT),
+    "TESP": lambda: TESP(**SMALL, **CONTEXT, gru_units=6),
+    "TESPAdaptivePolicy": lambda: TESPAdaptivePolicy(**SMALL, **CONTEXT, gru_units=6),
+}
+
+
+def silent(phase):
+    del phase
+
+
+def make_learner(method="TESP", *, adaptation=None, meta_update=None, family=None, **settings):
+    adaptation = {"rollouts_per_task": 3, "horizon": 12, "inner_updates": 2, "buffer_size": 4} | (adaptation or {})
+    settings = {"meta_batch_size": 3, "seed": 2, "num_goals": 7, "validation": Validation(frequency=2)} | settings
+    return TespLearner(
+        method=METHODS[method]() if isinstance(method, str) else method,
+        family=family or Point(),
+        adaptation=FastAdaptation(**adaptation),
+        meta_update=MetaUpdate(num_evaluations=4, **(meta_update or {})),
+        final=FinalTable(num_goals=4),
+        **settings,
+    )
+
+
+def without_clock(metrics):
+    return {name: value for name, value in metrics.items() if not name.startswith("time/")}
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_resumed_run_is_bit_identical(method):
+    straight = make_learner(method)
+    history = [without_clock(straight.run_iteration(silent)) for _ in range(3)]
+    first = make_learner(method)
+    assert without_clock(first.run_iteration(silent)) == history[0]
+    stored = {name: np.array(value) for name, value in first.state().items()}
+    second = make_learner(method)
+    second.restore(stored)
+    second.final_table(silent)
+    assert [without_clock(second.run_iteration(silent)) for _ in range(2)] == history[1:]
+    for name, value in straight.state().items():
+        np.testing.assert_array_equal(value, second.state()[name], err_msg=name)
+    assert history[1]["validation_test_2/return_2"] is not None
+    assert history[0]["validation_test_2/return_2"] is None
+    assert list(history[0]) == list(history[1])
+
+
+def test_final_table_leaves_the_state_alone():
+    learner = make_learner()
+    learner.run_iteration(silent)
+    before = learner.state()
+    rows = learner.final_table(silent)
+    after = learner.state()
+    for name, value in before.items():
+        np.testing.assert_array_equal(value, after[name])
+    assert [row["paper"] for row in rows] == ["D", "D'", "D''"]
+    assert {"do_nothing", "untrained_post", "fast_update_0", "fast_update_2"} <= set(rows[0])
+    assert rows == learner.final_table(silent)
+
+
+def test_restore_names_what_differs():
+    learner = make_learner()
+    state = learner.state()
+    for change, words in (
+        (lambda arrays: arrays.pop("adam/step"), "lacks the array 'adam/step'"),
+        (lambda arrays: arrays.update(extra=np.zeros(2)), "holds 'extra'"),
+        (lambda arrays: arrays.update({"parameters/inner/proj.bias": np.zeros(9)}), "'parameters/inner/proj.bias' has"),
+    ):
+        arrays = dict(state)
+        change(arrays)
+        with pytest.raises(UserError, match="checkpoint") as error:
+            learner.restore(arrays)
+        assert words in str(error.value)
+
+
+def test_every_function_is_traced_once():
+    """Over batches with different early ends, validation (last chunk padded) and the final table."""
+    learner = make_learner(family=Point(arrival_threshold=0.3), validation=Validation(frequency=1))
+    lengths = set()
+    for _ in range(3):
+        metrics = learner.run_iteration(silent)
+        lengths.add(metrics["ends/episodes"])
+    learner.final_table(silent)
+    assert len(lengths) > 1
+    compute = learner.shards[0].computation
+    for function in (compute.prepare, compute.advantages, compute.inner_step, compute.outer_gradient):
+        assert function.experimental_get_tracing_count() == 1
+
+
+def test_task_batches_follow_the_original_stream():
+    """The first meta-batch of seed 1 on wheeled (specification, section 5.7)."""
+    learner = TespLearner(method=MAML(**SMALL), family=Wheeled(), seed=1)
+    first = learner.draw_tasks()
+    expected = [3, 4, 8, 9, 13, 16, 19, 22, 25, 28, 35, 36, 57, 61, 63, 66, 76, 79, 82, 98]
+    goals = learner.goal_sets.train[expected]
+    np.testing.assert_array_equal(first.tasks[np.lexsort(first.tasks.T)], goals[np.lexsort(goals.T)])
+    np.testing.assert_array_equal(first.indices, np.arange(20))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"meta_update": {"replay_inner": True}},
+        {"meta_update": {"second_order": True}},
+        {"meta_update": {"rollback_adam": True}},
+        {"adaptation": {"warmup": False}},
+        {"adaptation": {"episode_mode": "last_episodes"}},
+        {"adaptation": {"episode_mode": "all_episodes", "encoder_episode_capacity": 40}},
+        {"adaptation": {"inner_updates": 0}},
+        {"method": TESP(**SMALL, **CONTEXT, gru_units=6, encoder_action_feature="action")},
+        {"method": TESP(**SMALL, **CONTEXT, gru_units=6, adaptive_inner_lr=False)},
+    ],
+    ids=str,
+)
+def test_options_run_and_change_the_result(change):
+    default, changed = make_learner(), make_learner(**change)
+    for learner in (default, changed):
+        metrics = [learner.run_iteration(silent) for _ in range(2)]
+    assert all(value is None or np.isfinite(value) for value in metrics[-1].values())
+    same = [
+        np.array_equal(a, b)
+        for a, b in zip(*(tf.nest.flatten(learner.parameters.shared) for learner in (default, changed)), strict=True)
+    ]
+    # Within two meta-updates a roll-back shows only where an earlier iterate was selected.
+    assert not all(same) or "rollback_adam" in str(change)
+
+
+def test_warmup_costs_one_round():
+    steps = {warmup: make_learner(adaptation={"warmup": warmup}) for warmup in (True, False)}
+    totals = {w: learner.run_iteration(silent)["env_steps/this_iteration"] for w, learner in steps.items()}
+    assert totals[True] > 1.2 * totals[False]
+
+
+def test_encoder_overflow_names_the_setting():
+    learner = make_learner(
+        adaptation={"episode_mode": "all_episodes", "encoder_episode_capacity": 4}, family=Point(arrival_threshold=0.3)
+    )
+    with pytest.raises(UserError, match=r"FastAdaptation\.encoder_episode_capacity is 4"):
+        learner.run_iteration(silent)
+
+
+def test_validation_chunks_are_padded_and_independent_of_the_chunk_size():
+    """Seven goals in chunks of three: the same episodes as one by one, because noise is keyed by goal."""
+    learner = make_learner("MAML")
+    goals = learner.goal_sets.test_1
+    single = learner.make_shard(1, learner.adaptation)
+    keys = {"seed": 2, "iteration": 0, "phase": "check"}
+    chunked = adapt_to_goals(learner.shards[0], learner.parameters, goals, **keys)
+    alone = adapt_to_goals(single, learner.parameters, goals, **keys)
+    for a, b in zip(chunked.rounds, alone.rounds, strict=True):
+        np.testing.assert_array_equal(a.task, b.task)
+        np.testing.assert_allclose(a.episode_return, b.episode_return, rtol=1e-3)
+    assert set(chunked.rounds[0].task) == set(range(7))
+
+
+def test_validation_does_not_disturb_the_kept_batch():
+    learner = make_learner()
+    shard = learner.shards[0]
+    tasks = TaskBatch(learner.goal_sets.train[:3], np.arange(3))
+    adaptation = shard.collect(learner.parameters, tasks, 2, 0)
+    before, _ = shard.evaluate(adaptation.key, learner.parameters, "outer_gradient")
+    adapt_to_goals(shard, learner.parameters, learner.goal_sets.test_1, seed=2, iteration=0, phase="validation/test_1")
+    after, _ = shard.evaluate(adaptation.key, learner.parameters, "outer_gradient")
+    for a, b in zip(tf.nest.flatten(before), tf.nest.flatten(after), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_repeating_collect_repeats_the_result():
+    """How a lost worker is replaced: same parameters, tasks, seed and iteration, by a new shard."""
+    results = []
+    for _ in range(2):
+        learner = make_learner()
+        tasks = TaskBatch(learner.goal_sets.train[:3], np.arange(3))
+        adaptation = learner.shards[0].collect(learner.parameters, tasks, 2, 5)
+        results.append(learner.shards[0].evaluate(adaptation.key, learner.parameters, "outer_gradient"))
+    for a, b in zip(*map(tf.nest.flatten, results), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_validation_schedule():
+    auto = Validation(frequency="auto")
+    assert [i for i in range(1, 301) if auto.is_due(i)] == [100, 200, 225, 250, 275, 300]
+    assert [i for i in range(1, 60) if Validation().is_due(i)] == [25, 50]
+    assert not any(Validation(frequency=0).is_due(i) for i in range(1, 60))
+
+
+def test_noise_study_spares_the_training_goals():
+    validation = Validation(noise_sigma=0.05)
+    assert validation.noise_for("train") is None
+    assert validation.noise_for("test_1").sigma == 0.05
+    assert Validation().noise_for("test_2") is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"meta_batch_size": 8}, "more than the 7 goals"),
+        ({"meta_batch_size": 0}, "meta_batch_size must be at least 1"),
+        ({"seed": "one"}, "seed must be an integer"),
+        ({"adaptation": {"rollouts_per_task": 0}}, "rollouts_per_task must be at least 1"),
+        ({"adaptation": {"inner_updates": -1}}, "inner_updates must be at least 0"),
+        ({"adaptation": {"episode_mode": "episodes_buffer"}}, "did you mean 'episode_buffer'"),
+        ({"adaptation": {"encoder_episode_capacity": 3}}, "encoder_episode_capacity must be at least 4"),
+        ({"meta_update": {"outer_lr": -1e-3}}, "outer_lr must be at least 0"),
+    ],
+)
+def test_bad_settings_are_one_line(settings, words):
+    with pytest.raises(UserError) as error:
+        make_learner(**settings)
+    assert words in str(error.value).splitlines()[0]
