@@ -69,6 +69,7 @@ def random_problem(tasks=3, episodes=4, horizon=6, features=5, units=7, embeddin
         "proj.bias": (tasks, embedding),
     }
     weights = {key: tf.constant(0.7 * rng.standard_normal(shape), dtype) for key, shape in shapes.items()}
+    weights["gru.recurrent_kernel"] *= np.sqrt(7 / units)  # keeps wide layers out of saturation
     inputs = rng.standard_normal((tasks, episodes, horizon, features)).astype(dtype)
     lengths = rng.integers(1, horizon + 1, (tasks, episodes)).astype(np.int32)
     lengths[0, 0], lengths[-1, -1] = horizon, 1
@@ -109,7 +110,6 @@ def test_encoder_is_projection_then_mean_over_present_episodes():
 @pytest.mark.parametrize("units", [7, 256])
 def test_fast_gradient_is_the_plain_gradient(units, compiled):
     problem = random_problem(units=units)
-    problem[0]["gru.recurrent_kernel"] *= np.sqrt(7 / units)
     embedding, gradient = value_and_gradient(*problem, "fast", compiled)
     expected_embedding, expected = value_and_gradient(*problem, "plain")
     assert_close(embedding, expected_embedding, rtol=1e-5)
@@ -298,7 +298,8 @@ def test_traced_once_over_batches_with_different_ends():
 
 
 def test_repeated_gradients_have_equal_bits():
-    weights, inputs, lengths = random_problem(tasks=4, episodes=16, horizon=20, units=64)
+    # Wide and long enough for the weight gradients' products to be split over threads.
+    weights, inputs, lengths = random_problem(tasks=3, episodes=16, horizon=200, units=256)
 
     @tf.function
     def step():
