@@ -5,6 +5,7 @@ task, `H` horizon, `n` copies, `O` observation, `A` action.
 """
 
 import concurrent.futures
+import itertools
 import statistics
 import time
 from typing import Any, NamedTuple
@@ -111,7 +112,7 @@ def mlp_arguments(
     rng = np.random.default_rng(0)
     widths = [family.observation_dim + embedding_dim, hidden_units, hidden_units, 2 * family.action_dim]
     arguments = {"embedding": rng.standard_normal((num_tasks, embedding_dim))}
-    for layer, (rows, columns) in enumerate(zip(widths[:-1], widths[1:], strict=True)):
+    for layer, (rows, columns) in enumerate(itertools.pairwise(widths)):
         scale = 0.01 if layer == 2 else 1.0
         kernel = rng.standard_normal((num_tasks, rows, columns))
         arguments[f"kernel_{layer}"] = scale * kernel / np.linalg.norm(kernel, axis=1, keepdims=True)

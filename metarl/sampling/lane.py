@@ -84,6 +84,7 @@ class Lane:
         tasks_of_copies = np.repeat(tasks[slots], R, axis=0)
         remaining = np.where(np.arange(self.num_slots) < self.count, R * self._H, 0)
         live = np.repeat(remaining > 0, R)
+        num_live = int(live.sum())
         start = np.zeros(self._num_copies, np.int64)
         ended: list[_Ended] = []
         self.steps_taken = 0
@@ -95,16 +96,14 @@ class Lane:
             if cancelled.is_set():
                 return
             packed = self._inputs[tick]
-            # The caller looks at non-finite numbers; here they pass without a warning.
-            with np.errstate(over="ignore", invalid="ignore"):
-                packed[..., :observed] = observation.reshape(self.num_slots, R, observed)
+            packed[..., :observed] = observation.reshape(self.num_slots, R, observed)
             packed[..., observed:] = normals.at(tick)
             output = self._outputs[tick]
             output[...] = policy(packed)
             outcome = simulation.step(output[..., 2 * A :].reshape(-1, A).astype(np.float64), tasks_of_copies)
             self._reward[tick] = outcome.reward
             self._record_info(tick, outcome.info)
-            self.steps_taken += int(np.count_nonzero(live))
+            self.steps_taken += num_live
             if state_noise is not None:
                 simulation.perturb_state(state_noise[0] * state_noise[1].at(tick).reshape(self._num_copies, -1))
 
@@ -118,7 +117,7 @@ class Lane:
                 if not still.any():
                     break
                 if (still != live).any():
-                    live = still
+                    live, num_live = still, int(still.sum())
                     simulation.select(np.flatnonzero(live))
                 simulation.reset(ending[live[ending]])
             observation = simulation.observe()

@@ -128,7 +128,7 @@ class Sampler:
             key = noise._replace(task_indices=noise.task_indices[rows])
             streams = self._transition_streams(key, transition_noise)
             normals = self._stream(key, self.family.action_dim)
-            futures.append(self._threads.submit(lane.run, policy, tasks[rows], normals, *streams, cancelled))
+            futures.append(self._threads.submit(_run, lane, policy, tasks[rows], normals, *streams, cancelled))
         self._wait(futures, cancelled, progress)
         begin = time.perf_counter()
         batch = self._assemble()
@@ -197,6 +197,12 @@ class Sampler:
             final={name: np.concatenate([part.final[name] for part in parts]) for name in names},
         )
         return Batch(steps, episodes, info)
+
+
+def _run(lane: Lane, *arguments: Any) -> None:
+    # Non-finite numbers reach the caller, who looks for them; on the way they pass without a warning per tick.
+    with np.errstate(over="ignore", invalid="ignore"):
+        lane.run(*arguments)
 
 
 class _PackedPolicy:
