@@ -23,8 +23,8 @@ from metarl.experiment.errors import UserError
 
 FORMAT_VERSION = 1
 FOLDER = "checkpoints"
-_FILE = re.compile(r"^checkpoint_(\d{8,})\.npz$")
-_TEMPORARY = re.compile(r"^\.checkpoint_\d+\.npz\.tmp-\d+$")
+_FILE = re.compile(r"checkpoint_(\d{8,})\.npz")
+_TEMPORARY = re.compile(r"\.checkpoint_\d+\.npz\.tmp-\d+")
 _PLAIN_KINDS = "biufcSU"  # booleans, numbers and text: whatever needs no pickle
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # equal states give equal files
 
@@ -79,7 +79,7 @@ def load_checkpoint(path: str | os.PathLike) -> Checkpoint:
         raise DamagedCheckpointError(_reason(error)) from error
     if manifest.get("sha256") != _digest(manifest, arrays):
         raise DamagedCheckpointError("its contents do not have the hash that was stored with them")
-    named = _FILE.match(path.name)
+    named = _FILE.fullmatch(path.name)
     if named and int(named[1]) != manifest["iteration"]:
         raise DamagedCheckpointError(f"it holds iteration {manifest['iteration']}, not the one it is named after")
     return Checkpoint(manifest["iteration"], arrays, path)
@@ -105,7 +105,7 @@ class CheckpointStore:
         """Deletes unfinished files that a killed process left; the caller must hold the run's lock."""
         if self._folder.is_dir():
             for path in self._folder.iterdir():
-                if _TEMPORARY.match(path.name):
+                if _TEMPORARY.fullmatch(path.name):
                     path.unlink()
 
     def restore(self) -> Checkpoint | None:
@@ -177,7 +177,7 @@ def sync_folder(folder: Path) -> None:
 def _list(folder: Path) -> dict[int, Path]:
     if not folder.is_dir():
         return {}
-    found = {int(match[1]): path for path in folder.iterdir() if (match := _FILE.match(path.name))}
+    found = {int(match[1]): path for path in folder.iterdir() if (match := _FILE.fullmatch(path.name))}
     return dict(sorted(found.items()))
 
 

@@ -3,6 +3,7 @@
 import os
 import signal
 import sys
+import threading
 from types import FrameType
 from typing import Any, TextIO
 
@@ -70,8 +71,14 @@ class Signals:
         self.at_once = False
         self._before: dict[int, Any] = {}
 
+    @property
+    def exit_code(self) -> int:
+        """128 plus the signal's number, as shells report it, or 0 without a signal."""
+        return 0 if self.received is None else 128 + self.received
+
     def __enter__(self) -> "Signals":
-        for number in (signal.SIGTERM, signal.SIGINT):
+        catchable = threading.current_thread() is threading.main_thread()  # elsewhere Python allows no handlers
+        for number in (signal.SIGTERM, signal.SIGINT) if catchable else ():
             self._before[number] = signal.signal(number, self._receive)
         return self
 

@@ -141,12 +141,12 @@ def differences(
         ignored: tells which keys may differ.
 
     Returns:
-        One phrase per difference, sorted; empty if the configurations mean the same.
+        One phrase per difference; what both have first, because what only one has mostly follows from it.
     """
     old, new = without_macros(stored), without_macros(current)
     bound, known = set(bound), {(key.scope, key.selector) for key in old}
     found = []
-    for key in sorted(old.keys() | new.keys()):
+    for key in sorted(old.keys() | new.keys(), key=lambda key: (key not in old or key not in new, key)):
         if ignored(key) or old.get(key) == new.get(key):
             continue
         if key not in old and key not in bound and (key.scope, key.selector) in known:

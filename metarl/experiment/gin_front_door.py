@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import gin
+from absl import logging
 from gin import config_parser
 
 from metarl.experiment import experiment as _experiment  # noqa: F401  registers what every config names
@@ -101,11 +102,22 @@ def call(selector: str) -> Any:
         missing = re.search(
             r"Required bindings for `(.+?)` not provided in config: \[(.*?)\]", str(error)
         ) or re.search(r"No values supplied by Gin or caller for arguments: ()\[(.*?)\]", str(error))
-        if not missing:
+        if not missing and isinstance(error, RuntimeError):
             raise
-        owner = missing[1] or re.search(r"In call to configurable '(\w+)'", str(error))[1]
+        if not missing:
+            raise _unchecked(error) from error
+        owner = missing[1] or _configurable(error)
         names = ", ".join(f"{owner}.{name}" for name in re.findall(r"'(\w+)'", missing[2]))
         raise UserError(f"a value is required for {names}, and no gin file or --gin_param gives one") from error
+    except (ValueError, OverflowError) as error:
+        raise _unchecked(error) from error
+
+
+def _unchecked(error: Exception) -> UserError:
+    """Returns the message for a wrong value that no check foresaw; the traceback is for those who ask."""
+    logging.debug("the experiment cannot be built", exc_info=True)
+    text = f"{type(error).__name__}: {_first_line(error)}"
+    return UserError(f"the experiment cannot be built{_inside(error)}: {text}; --verbosity=1 shows where")
 
 
 class _Reader:
@@ -274,8 +286,13 @@ def _check_all_used(config: Config) -> None:
 
 def _inside(error: Exception) -> str:
     """Returns ' (in Name)' for the configurable that gin says the error came out of."""
+    name = _configurable(error)
+    return f" (in {name})" if name and name != "macro" else ""
+
+
+def _configurable(error: Exception) -> str:
     found = re.search(r"\n  In call to configurable '(\w+)'", str(error))
-    return f" (in {found[1]})" if found and found[1] != "macro" else ""
+    return found[1] if found else ""
 
 
 def _first_line(error: BaseException) -> str:

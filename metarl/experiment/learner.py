@@ -1,11 +1,15 @@
 """What the training loop asks of a learner: any method that keeps this protocol can be launched and resumed."""
 
 import abc
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+
+from metarl.experiment import checks
+from metarl.experiment.errors import UserError
 
 Metrics = dict[str, float | None]
 Report = Callable[[str], None]
@@ -17,6 +21,72 @@ class NonFiniteError(Exception):
     A learner may raise it out of `run_iteration` as soon as it sees such a number; it need not, because the loop
     looks at every metric and at every array it is about to save.
     """
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationRequest:
+    """What to evaluate a trained learner on; None leaves a value to the run's own configuration.
+
+    Attributes:
+        task_sets: names of the learner's task sets, or "all"; default: all, unless `tasks` are given.
+        tasks: explicit tasks, such as goals, in the order of their numbers.
+        num_tasks: the first so many tasks of each set; default: all.
+        fast_updates: K.
+        episodes: R, copies of the environment per task in every sampling round.
+        noise_sigma: standard deviation of the transition noise on test tasks.
+        noise_kind: what the noise is added to.
+        seed: of the random numbers.
+
+    Raises:
+        UserError: a value is out of range; names the launcher's flag.
+    """
+
+    task_sets: tuple[str, ...] = ()
+    tasks: tuple[tuple[float, ...], ...] = ()
+    num_tasks: int | None = None
+    fast_updates: int | None = None
+    episodes: int | None = None
+    noise_sigma: float | None = None
+    noise_kind: str | None = None
+    seed: int | None = None
+
+    def __post_init__(self) -> None:
+        """Checks the values."""
+        for flag, value, minimum, maximum in (
+            ("--num_goals", self.num_tasks, 1, None),
+            ("--fast_updates", self.fast_updates, 0, None),
+            ("--episodes", self.episodes, 1, None),
+            ("--seed", self.seed, 0, 2**32 - 1),
+        ):
+            if value is not None:
+                checks.integer(flag, value, minimum, maximum)
+        if self.noise_sigma is not None:
+            checks.real("--noise_sigma", self.noise_sigma, minimum=0.0)
+        elif self.noise_kind is not None:
+            raise UserError("--noise_kind says nothing without --noise_sigma")
+        if self.num_tasks is not None and self.tasks and not self.task_sets:
+            raise UserError("--num_goals counts goals of the goal sets; give a --goal_set too")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationResult:
+    """What an evaluation found.
+
+    Attributes:
+        per_task: one row per task.
+        pooled: one row per task set and number of fast-updates.
+        text: the result as the log shows it.
+        notes: what a reader of the numbers must know.
+        settings: the values that were used, plain enough for JSON.
+        env_steps: environment steps made.
+    """
+
+    per_task: list[dict[str, Any]]
+    pooled: list[dict[str, Any]]
+    text: str
+    notes: list[str]
+    settings: dict[str, Any]
+    env_steps: int
 
 
 class Learner(abc.ABC):
@@ -74,3 +144,16 @@ class Learner(abc.ABC):
     @abc.abstractmethod
     def crash_evidence(self) -> dict[str, np.ndarray]:
         """Returns the latest batch and the parameters, for the `crash/` folder; numbers may be anything."""
+
+    def evaluate(self, request: EvaluationRequest, report: Report) -> EvaluationResult:
+        """Adapts to tasks with the present parameters; leaves generators and state alone.
+
+        Args:
+            request: which tasks, and how.
+            report: as in `run_iteration`.
+
+        Raises:
+            UserError: the request does not fit this learner, or it cannot be evaluated by itself; nothing was stepped.
+            NonFiniteError: a return is not finite.
+        """
+        raise UserError(f"{type(self).__name__} cannot be evaluated apart from its training")

@@ -6,6 +6,7 @@ the checkpoint that a run resumes from are dropped, because the same numbers wil
 """
 
 import csv
+import errno
 import io
 import json
 import math
@@ -24,8 +25,8 @@ from metarl.experiment.learner import Learner, Metrics, NonFiniteError
 from metarl.experiment.metrics import CsvWriter, TensorBoardWriter, Writer, aligned
 from metarl.experiment.run_directory import RunDirectory
 
-SUCCESS, NOT_FINITE = 0, 1
-_EXIT_BY_SIGNAL = 128
+SUCCESS, NOT_FINITE, DISK_REFUSED = 0, 1, 3
+_DISK_REFUSES = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
 
 
 def train(experiment: Experiment, run: RunDirectory, operative_config: str = "", flags: Iterable[str] = ()) -> int:
@@ -38,8 +39,8 @@ def train(experiment: Experiment, run: RunDirectory, operative_config: str = "",
         flags: the command line to keep with the run.
 
     Returns:
-        The process's exit code: 0 when the run is complete, 1 when a number was not finite, 128 plus the number of
-        the signal that stopped it.
+        The process's exit code: 0 when the run is complete, 1 when a number was not finite, 3 when the disk is full
+        or broken, 128 plus the number of the signal that stopped it.
 
     Raises:
         UserError: no checkpoint is readable, or the newest does not fit the learner.
@@ -64,10 +65,15 @@ def train(experiment: Experiment, run: RunDirectory, operative_config: str = "",
         except NonFiniteError as error:
             logging.error("%s", session.write_crash(error))
             return NOT_FINITE
+        except OSError as error:
+            if error.errno not in _DISK_REFUSES:
+                raise
+            logging.error("cannot write to %s: %s; the same command goes on from the last checkpoint", run.root, error)
+            return DISK_REFUSED
         except StopNow:
             done = max(store.iterations(), default=0)
             logging.warning("stopped; the same command goes on after meta-update %d", done)
-            return _EXIT_BY_SIGNAL + signals.received
+            return signals.exit_code
         finally:
             session.close()
 
@@ -106,7 +112,7 @@ class _Session:
                 self.save()
             if signals.received is not None:
                 logging.warning("stopped; the same command goes on after meta-update %d", learner.iteration)
-                return _EXIT_BY_SIGNAL + signals.received
+                return signals.exit_code
         return SUCCESS
 
     def _write(self) -> None:
@@ -120,6 +126,8 @@ class _Session:
         """Saves the learner's state; raises NonFiniteError if it must not be saved."""
         arrays = self._learner.state()
         _check_finite(arrays, "array")
+        for writer in self._writers:
+            writer.sync()
         self._store.save(self._learner.iteration, arrays)
 
     def finish(self, signals: Signals) -> int:

@@ -1,6 +1,7 @@
 """Where numbers go: a CSV file for programs, TensorBoard events for eyes. Both can be rewound to a checkpoint.
 
-A writer has three calls: `rewind` before the first row, `write` once per meta-update, `close`.
+A writer is called in this order: `rewind` before the first row, `write` once per meta-update, `sync` before a
+checkpoint, `close`.
 """
 
 import csv
@@ -29,6 +30,9 @@ class Writer(Protocol):
 
     def write(self, iteration: int, metrics: Metrics, figures: Mapping[str, Figure]) -> None:
         """Writes the numbers and figures of one completed meta-update, so that they survive a kill."""
+
+    def sync(self) -> None:
+        """Makes what was written durable; called before the checkpoint that covers it."""
 
     def close(self) -> None:
         """Finishes."""
@@ -94,10 +98,14 @@ class CsvWriter:
         csv.writer(self._file, lineterminator="\n").writerow(row)
         self._file.flush()
 
-    def close(self) -> None:
+    def sync(self) -> None:
         """Makes the rows durable."""
         if self._file is not None:
             os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        """Closes the file."""
+        if self._file is not None:
             self._file.close()
             self._file = None
 
@@ -162,6 +170,9 @@ class TensorBoardWriter:
     def _record(self, event: Any) -> None:
         self._writer.write(event.SerializeToString())
         self._writer.flush()
+
+    def sync(self) -> None:
+        """Leaves durability to the system: events repeat what `progress.csv` holds."""
 
     def close(self) -> None:
         """Closes the event file."""

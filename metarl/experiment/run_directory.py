@@ -20,6 +20,7 @@ import platform
 import re
 import socket
 import subprocess
+import tokenize
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,9 @@ from metarl.experiment.checkpoints import list_checkpoints, sync_folder
 from metarl.experiment.errors import UserError
 from metarl.experiment.gin_bindings import Key
 
-_NAME = re.compile(r"^[A-Za-z0-9._-]+$")
+_NAME = re.compile(r"[A-Za-z0-9._-]+")
 _WRITTEN_BEFORE_THE_FIRST_CHECKPOINT = {"operative_config.gin", "flags.txt", "versions.json", "lock", "checkpoints"}
+_WRITTEN_LATER = {"progress.csv", "tensorboard", "final.csv", "crash"}
 _PACKAGES = ("metarl-tf", "tensorflow", "keras", "tensorflow-probability", "mujoco", "gymnasium", "numpy", "gin-config")
 
 
@@ -40,13 +42,13 @@ def safe_name(name: str, what: str) -> str:
     Raises:
         UserError: it has other characters than letters, digits, '.', '_' and '-', or is '.' or '..'.
     """
-    if not _NAME.match(name) or name in (".", ".."):
+    if not _NAME.fullmatch(name) or name in (".", ".."):
         raise UserError(f"{what} {name!r} cannot name a folder: only letters, digits, '.', '_' and '-'; use --logdir")
     return name
 
 
 def default_path(gin_files: Iterable[str], seed: Any) -> Path:
-    """Returns `runs/<config>/seed_<n>` under the working directory; several files join their names with '+'-less '-'.
+    """Returns `runs/<config>/seed_<n>` under the working directory; the names of several files are joined by '-'.
 
     Raises:
         UserError: a file's name cannot name a folder.
@@ -98,7 +100,7 @@ class RunDirectory:
             if not self.root.is_dir():
                 return
             names = {path.name for path in self.root.iterdir()}
-            for name in names & {"checkpoints", "tensorboard", "crash"}:
+            for name in names & (_WRITTEN_BEFORE_THE_FIRST_CHECKPOINT | _WRITTEN_LATER):
                 self.path(name)
             self._check_same(names, operative_config, bound, ignored)
         except OSError as error:
@@ -126,13 +128,14 @@ class RunDirectory:
             return
         try:
             stored = gin_bindings.read(self.path("operative_config.gin").read_text(encoding="utf-8"))
-        except (SyntaxError, ValueError, RuntimeError) as error:
+        except (SyntaxError, ValueError, tokenize.TokenError) as error:
             raise UserError(f"{self.root}/operative_config.gin cannot be read; choose another --logdir") from error
         found = gin_bindings.differences(stored, gin_bindings.read(operative_config), bound, ignored)
         if found:
             more = f", and {len(found) - 3} more" if len(found) > 3 else ""
             raise UserError(
-                f"{self.root} is a run of another configuration: {'; '.join(found[:3])}{more}; choose another --logdir"
+                f"{self.root} holds a run of another configuration: {'; '.join(found[:3])}{more}; "
+                "choose another --logdir"
             )
 
     def _check_writable(self) -> None:
@@ -210,7 +213,7 @@ def write_atomically(path: Path, text: str) -> None:
 
 def versions() -> dict[str, Any]:
     """Returns the versions of Python, the packages and the machine, and the git commit when run from a checkout."""
-    packages = {}
+    packages: dict[str, str | None] = {}
     for name in _PACKAGES:
         try:
             packages[name] = importlib.metadata.version(name)

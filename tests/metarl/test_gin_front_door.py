@@ -1,11 +1,15 @@
+import subprocess
+import sys
+
 import gin
 import pytest
+import tensorflow as tf
 from experiment_tools import contents, mistake
 
 from metarl.experiment import gin_front_door, project
 from metarl.experiment.errors import UserError
 
-pytest_plugins = ["experiment_tools"]
+pytestmark = pytest.mark.usefixtures("toy")
 
 
 def build(*params, files=("toy.gin",), seed=None):
@@ -51,6 +55,8 @@ def build(*params, files=("toy.gin",), seed=None):
         ("ToyLearner.learning_rate = -1.0", "learning_rate must be at least 0", ""),
         ("META_BATCH_SIZE = 11", "meta_batch_size must be at most 10", ""),
         ("ToyLearner.task = None", "task must be a toy task", ""),
+        ("ToyLearner.size = 'abc'", "cannot be built (in ToyLearner): ", ""),
+        ("ToyLearner.size = -1", "cannot be built (in ToyLearner): ValueError", ""),
         ("runtime.intra_op_threads = -1", "intra_op_threads must be at least 0", ""),
     ],
 )
@@ -149,3 +155,27 @@ def test_the_operative_configuration_builds_the_same_experiment(toy):
     experiment = build(files=["operative.gin"])
     assert experiment.learner.task.steepness == 3.0
     assert gin.operative_config_str() == text
+
+
+def test_threads_cannot_change_once_tensorflow_runs(toy):
+    tf.constant(1) + 1
+    threads = tf.config.threading.get_intra_op_parallelism_threads() + 1
+    assert "cannot change once TensorFlow has started" in mistake(f"runtime.intra_op_threads = {threads}")
+
+
+def test_determinism_and_threads_are_set_before_the_first_operation():
+    text = """
+import tensorflow as tf
+from metarl.experiment.runtime import runtime
+runtime(intra_op_threads=1, inter_op_threads=2, op_determinism=True)
+threading = tf.config.threading
+assert threading.get_intra_op_parallelism_threads() == 1
+assert threading.get_inter_op_parallelism_threads() == 2
+try:
+    tf.function(lambda: tf.random.uniform([]))()
+except RuntimeError:
+    pass  # determinism refuses unseeded random operations
+else:
+    raise AssertionError
+"""
+    subprocess.run([sys.executable, "-c", text], check=True, timeout=120)

@@ -1,0 +1,181 @@
+"""Testing a trained meta-policy: what is asked of a learner, and what becomes of its answer.
+
+An evaluation reads a run, finished or going on, and writes nothing into it except a new folder under `evaluations/`:
+
+per_task.csv        one row per task
+pooled.csv          one row per task set and number of fast-updates
+evaluation.json     the same pooled rows with the checkpoint, the settings, the versions and the steps used
+"""
+
+import csv
+import io
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import logging
+
+from metarl.experiment import checks, front_door, saved_run
+from metarl.experiment.errors import UserError
+from metarl.experiment.learner import EvaluationRequest, EvaluationResult, NonFiniteError
+from metarl.experiment.run_directory import RunDirectory, versions, write_atomically
+from metarl.experiment.saved_run import SavedRun
+
+FOLDER = "evaluations"
+PER_TASK, POOLED, SUMMARY = "per_task.csv", "pooled.csv", "evaluation.json"
+_NOT_FINITE = 1
+
+
+def parse_task(text: str, asked_by: str) -> tuple[float, ...]:
+    """Returns the numbers of 'x,y'.
+
+    Raises:
+        UserError: a part is not a finite number.
+    """
+    try:
+        return tuple(checks.real(asked_by, float(part)) for part in text.split(","))
+    except (ValueError, UserError):
+        raise UserError(f"{asked_by}={text}: must be finite numbers separated by commas, such as 0.5,-0.3") from None
+
+
+def run(
+    directory: str | None,
+    which: str,
+    request: EvaluationRequest,
+    *,
+    output: str | None = None,
+    allow_untrained: bool = False,
+) -> int:
+    """Evaluates the learner of a run as a checkpoint holds it; shows and writes the result.
+
+    Args:
+        directory: the run's folder; it may be in training.
+        which: "latest", an iteration, or a checkpoint's path.
+        request: what to evaluate.
+        output: folder for the result; by default a new one under the run's `evaluations/`.
+        allow_untrained: accept the state before the first meta-update.
+
+    Returns:
+        The exit code: 0, or 1 when a return was not finite (nothing is written then).
+
+    Raises:
+        UserError: a mistake in the arguments, the run or the checkpoint; nothing was written.
+    """
+    saved = saved_run.find(directory, which, allow_untrained=allow_untrained)
+    _check_output(saved, output)
+    learner = saved_run.build_learner(saved)
+    logging.info("evaluating %s", saved.checkpoint.path)
+    started = time.perf_counter()
+    try:
+        result = learner.evaluate(request, _show_phase)
+    except NonFiniteError as error:
+        sys.stderr.write(f"error: {error}; nothing was written\n")
+        return _NOT_FINITE
+    seconds = time.perf_counter() - started
+    folder = _write(saved, output, result, seconds)
+    logging.info("meta-update %d of %s\n%s", saved.checkpoint.iteration, saved.root, result.text)
+    logging.info("%d environment steps in %.1f s; written to %s", result.env_steps, seconds, folder)
+    return 0
+
+
+def exit_code(
+    directory: str | None,
+    which: str,
+    tasks: Sequence[str],
+    options: dict[str, Any],
+    output: str | None,
+    untrained: bool,
+) -> int:
+    """What the launcher delegates to: `run` on flags, with a user's mistake as one line and exit code 2.
+
+    Args:
+        directory, which, output, untrained: see `run`.
+        tasks: explicit tasks as text, 'x,y'.
+        options: the other fields of `EvaluationRequest`.
+    """
+
+    def work() -> int:
+        explicit = tuple(parse_task(text, "--goal") for text in tasks)
+        return run(
+            directory, which, EvaluationRequest(tasks=explicit, **options), output=output, allow_untrained=untrained
+        )
+
+    return front_door.exit_code(work)
+
+
+def _show_phase(phase: str) -> None:
+    logging.info("%s", phase)
+
+
+def _check_output(saved: SavedRun, output: str | None) -> None:
+    """Raises UserError if the result could not be written, or would go where it does not belong."""
+    folder = RunDirectory(saved.root).path(FOLDER) if output is None else Path(output)
+    home = saved.root.resolve()
+    if output is not None:
+        target = folder.resolve()
+        inside = target.is_relative_to(home) and not (target.is_relative_to(home / FOLDER) and target != home / FOLDER)
+        if inside:
+            raise UserError(
+                f"--output={output} is inside the run; choose a folder under {saved.root / FOLDER}/ or outside"
+            )
+        taken = [name for name in (PER_TASK, POOLED, SUMMARY) if (folder / name).exists()]
+        if taken:
+            raise UserError(f"--output={output} holds {taken[0]} already; choose another folder")
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise UserError(f"cannot write to {folder}: {existing} is not a folder; choose another --output")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write to {folder}: no permission in {existing}; choose another --output")
+
+
+def _write(saved: SavedRun, output: str | None, result: EvaluationResult, seconds: float) -> Path:
+    """Writes the three files, the JSON last, and returns their folder."""
+    summary = {
+        "run": str(saved.root),
+        "checkpoint": saved.checkpoint.path.name,
+        "iteration": saved.checkpoint.iteration,
+        **result.settings,
+        "notes": result.notes,
+        "env_steps": result.env_steps,
+        "seconds": round(seconds, 3),
+        "versions": versions(),
+        "trained_with": saved.trained_with,
+        "pooled": result.pooled,
+    }
+    try:
+        folder = _new_folder(saved) if output is None else Path(output)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / PER_TASK, _csv(result.per_task))
+        write_atomically(folder / POOLED, _csv(result.pooled))
+        write_atomically(folder / SUMMARY, json.dumps(summary, indent=2, allow_nan=False) + "\n")
+    except OSError as error:
+        raise UserError(f"cannot write the result: {error}") from error
+    return folder
+
+
+def _new_folder(saved: SavedRun) -> Path:
+    """Makes and returns evaluations/<iteration>_<counter>; two evaluations at once get one each."""
+    run_directory = RunDirectory(saved.root)
+    counter = 0
+    while True:
+        counter += 1
+        folder = run_directory.path(FOLDER, f"iteration_{saved.checkpoint.iteration:08d}_{counter:03d}")
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return folder
+
+
+def _csv(rows: list[dict[str, Any]]) -> str:
+    """CSV text of rows with their keys as header; floats keep every bit, None is an empty cell."""
+    text = io.StringIO()
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

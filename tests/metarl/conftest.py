@@ -1,0 +1,3 @@
+"""Fixtures of the experiment floor's tests."""
+
+from experiment_tools import toy  # noqa: F401
