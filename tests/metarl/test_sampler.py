@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from metarl.experiment.errors import UserError
 from metarl.sampling.noise import NoiseKey, TransitionNoise
-from metarl.sampling.sampler import Sampler
+from metarl.sampling.sampler import Sampler, _flat_call
 from metarl.seeding import keyed_generator
 from metarl.simulation.task_family import Simulation, StepOutcome, TaskFamily
 
@@ -280,6 +280,16 @@ def test_the_policy_is_traced_once():
     assert len(traces) == 1
 
 
+def test_the_short_way_into_a_function_equals_the_public_one():
+    offset = tf.Variable(2.0)
+    concrete = tf.function(lambda x, y: x + 2 * y + offset).get_concrete_function(
+        tf.TensorSpec((2,), tf.float32), tf.TensorSpec((2,), tf.float32)
+    )
+    tensors = [tf.constant([1.0, 2.0]), tf.constant([3.0, 5.0])]
+    for function in (concrete, lambda *arguments: concrete(*arguments)):
+        np.testing.assert_array_equal(_flat_call(function)(tensors), [9.0, 14.0])
+
+
 def test_finished_and_padding_tasks_are_not_stepped():
     M, R, H = 3, 2, 10
     family = ToyFamily()
@@ -355,7 +365,6 @@ def test_observation_noise_is_seen_but_does_not_touch_the_state():
 
 def test_observation_noise_has_its_sigma():
     M, R, H = 2, 30, 60
-    rng = np.random.default_rng(8)
     tasks = np.zeros((M, 2))
     args = {"shift": np.zeros((M, A), np.float32)}
 
@@ -368,7 +377,6 @@ def test_observation_noise_has_its_sigma():
     difference = (noisy.steps.observation - clean.steps.observation)[clean.steps.time > 0]
     assert abs(difference.mean()) < 0.01
     assert abs(difference.std() - 0.3) < 0.01
-    del rng
 
 
 def test_state_noise_moves_the_state_after_the_reward():
