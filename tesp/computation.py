@@ -74,7 +74,7 @@ class Computation:
         Returns:
             [M, R, 3A]: logits, then the sampled action.
         """
-        logits = self.method.logits(arguments, observation, arguments.get("context"))
+        logits = self.method.logits(arguments, observation, arguments.get("context"), task_by_task=False)
         return tf.concat([logits, gaussian.sample(logits, standard_normal)], axis=-1)
 
     def _advantages(self, steps: Steps) -> tf.Tensor:

@@ -67,6 +67,36 @@ def mlp(
     return x
 
 
+def mlp_task_by_task(
+    weights: Mapping[str, tf.Tensor], x: tf.Tensor, context: tf.Tensor | None = None, name: str = "mlp"
+) -> tf.Tensor:
+    """The same function as `mlp`, built as one subgraph per task: for large S and its gradients.
+
+    A layer's activations of all tasks together (100 MB for 20 x 5,000 steps and 256 units) leave the processor's cache
+    and are given back to the operating system after every use; those of one task do neither.
+
+    Args:
+        weights: as in `mlp`.
+        x: [M, S, in], M static.
+        context: [M, C] or None.
+        name: prefix of the layers' names.
+
+    Returns:
+        [M, S, out].
+    """
+    weights = {key: value for key, value in weights.items() if key.startswith(name)}
+    rank = {"kernel": 2, "bias": 1}
+    outputs = []
+    for task in range(x.shape[0]):
+        mine = {
+            key: value[task] if value.shape.rank > rank[key.rpartition(".")[2]] else value
+            for key, value in weights.items()
+        }
+        row = None if context is None else context[task : task + 1]
+        outputs.append(mlp(mine, x[task : task + 1], row, name))
+    return tf.concat(outputs, axis=0)
+
+
 class MLP(keras.layers.Layer):
     """Owner of an MLP's names, shapes and initialisers (normc kernels, zero biases).
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from metarl.experiment import checks
-from metarl.networks.mlp import MLP, mlp
+from metarl.networks.mlp import MLP, mlp, mlp_task_by_task
 
 Weights = dict[str, tf.Tensor]
 
@@ -130,9 +130,21 @@ class Method(abc.ABC):
         rates = self.effective_rates(parameters)
         return {name: theta - rates[name] * accumulated[name] for name, theta in parameters.inner.items()}
 
-    def logits(self, weights: Mapping[str, tf.Tensor], observation: tf.Tensor, context: Any) -> tf.Tensor:
-        """Distribution parameters [M, S, 2A] at observations [M, S, O] given the context [M, D] or None."""
-        return mlp(weights, observation, context)
+    def logits(
+        self, weights: Mapping[str, tf.Tensor], observation: tf.Tensor, context: Any, task_by_task: bool = True
+    ) -> tf.Tensor:
+        """Distribution parameters of the policy.
+
+        Args:
+            weights: adapted per-task weights and shared weights, by name.
+            observation: [M, S, O].
+            context: [M, D] or None.
+            task_by_task: build one subgraph per task, which is faster for whole batches and slower for one tick.
+
+        Returns:
+            [M, S, 2A].
+        """
+        return (mlp_task_by_task if task_by_task else mlp)(weights, observation, context)
 
     def _policy_weights(self, seed: int, observation_dim: int, action_dim: int) -> Weights:
         layer = MLP(observation_dim + self.context_dim, self.hidden_sizes, 2 * action_dim, seed=seed)
