@@ -285,9 +285,9 @@ def _check_all_used(config: Config) -> None:
 
 
 def _inside(error: Exception) -> str:
-    """Returns ' (in Name)' for the configurable that gin says the error came out of."""
+    """Returns ' (in Name)' for the configurable the error came out of, unless the message names it already."""
     name = _configurable(error)
-    return f" (in {name})" if name and name != "macro" else ""
+    return f" (in {name})" if name not in ("", "macro") and name not in _first_line(error) else ""
 
 
 def _configurable(error: Exception) -> str:

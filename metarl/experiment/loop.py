@@ -5,6 +5,7 @@ meta-update is a checkpoint; a meta-update's metrics are written before the chec
 the checkpoint that a run resumes from are dropped, because the same numbers will come again.
 """
 
+import contextlib
 import csv
 import errno
 import io
@@ -87,7 +88,6 @@ class _Session:
         self._run = run
         self._store = store
         self._progress = progress
-        self._saved: int | None = None
         self._metrics: Metrics = {}
         self._writers: list[Writer] = [
             CsvWriter(run.path("progress.csv")),
@@ -153,8 +153,10 @@ class _Session:
         return f"meta-update {number}: {error}; the run is stopped, the evidence is in {folder}"
 
     def close(self) -> None:
+        """Closes the files and the bar."""
         for writer in self._writers:
-            writer.close()
+            with contextlib.suppress(OSError):  # on a full disk even closing fails; what counts was synced before
+                writer.close()
         self._progress.close()
 
 

@@ -73,9 +73,8 @@ class CsvWriter:
             logging.warning("%s lacks %d rows up to meta-update %d", self._path, iteration - len(kept), iteration)
         later = [number for number in rows if number > iteration]
         if later:
-            logging.info(
-                "meta-updates %d to %d were done after the last checkpoint and are done again", min(later), max(later)
-            )
+            span = str(later[0]) if len(later) == 1 else f"{min(later)} to {max(later)}"
+            logging.info("done again, because it came after the last checkpoint: meta-update %s", span)
         if lines[1:] != kept:
             write_atomically(self._path, "".join(lines[:1] + kept))
 

@@ -35,10 +35,10 @@ def find_gin_file(name: str, asked_by: str) -> Path:
 
 
 def configs() -> dict[str, str]:
-    """Returns the experiments' config files, 'configs/x.gin', with the first line of each one's header."""
+    """Returns the experiments' and studies' config files, 'configs/x.gin', with the first line of their headers."""
     found: dict[str, str] = {}
     for folder in search_folders():
-        for path in sorted((folder / "configs").glob("*.gin")):
+        for path in [*(folder / "configs").glob("*.gin"), *(folder / "configs" / "studies").glob("*.gin")]:
             name = path.relative_to(folder).as_posix()
             found.setdefault(name, _headline(path))
     return dict(sorted(found.items()))

@@ -14,7 +14,6 @@ import toy_learner
 from experiment_tools import TOY, assert_same_run, contents, final_state, mistake, rows, run
 
 from metarl.experiment.checkpoints import CheckpointStore, list_checkpoints
-from metarl.experiment.errors import UserError
 from metarl.experiment.learner import NonFiniteError
 from metarl.experiment.metrics import CsvWriter, TensorBoardWriter, aligned
 
@@ -163,7 +162,7 @@ def test_without_the_newest_checkpoint_the_one_before_is_used(toy, caplog, damag
         newest.write_bytes(data[:-100] if damage == "truncated" else data[:600] + b"\xff" + data[601:])
     with caplog.at_level("INFO", "absl"):
         assert run() == 0
-    assert "meta-updates 5 to 6 were done after the last checkpoint and are done again" in caplog.text
+    assert "done again, because it came after the last checkpoint: meta-update 5 to 6" in caplog.text
     assert ("is damaged (" in caplog.text) == (damage != "missing")
     assert_same_run("run", "undisturbed")
 
@@ -239,7 +238,6 @@ def test_a_number_that_is_not_finite_stops_the_run_with_evidence(toy, caplog):
 
 
 def test_weights_that_are_not_finite_are_never_saved(toy, caplog, monkeypatch):
-    monkeypatch.setattr(toy_learner.ToyLearner, "not_finite_weights_at", 4, raising=False)
     original = toy_learner.ToyLearner.run_iteration
 
     def finite_metrics(self, report):
@@ -340,8 +338,3 @@ def test_changed_columns_are_one_line(toy):
 def test_tables_line_up():
     table = aligned([{"set": "D", "return": -12.34567, "n": 3}, {"set": "D''", "return": None, "n": 12}])
     assert table == "set  return   n\n  D  -12.35   3\nD''       -  12"
-
-
-def test_user_error_is_the_only_error_type_of_a_refusal(toy):
-    with pytest.raises(UserError):
-        run("ITERATIONS = -1")
