@@ -10,7 +10,7 @@ from tesp.families.goal_family import GoalSimulation, MujocoGoalFamily
 from tesp.families.goals import GoalParameters
 
 # Torso heights between which the ant counts as standing, metres.
-_HEALTHY_Z = (0.15, 0.45)
+HEALTHY_Z = (0.15, 0.45)
 
 
 @gin.configurable(module="tesp")
@@ -73,7 +73,7 @@ class Ant(MujocoGoalFamily):
         diverged = simulation.diverged
         height = simulation.qpos[:, 2]
         # Written so that a NaN height is unhealthy.
-        unhealthy = ~((height >= _HEALTHY_Z[0]) & (height <= _HEALTHY_Z[1])) | diverged
+        unhealthy = ~((height >= HEALTHY_Z[0]) & (height <= HEALTHY_Z[1])) | diverged
         if diverged.any():
             position[diverged] = simulation.position[diverged]
         outcome = self.outcome(clipped, position, tasks, unhealthy)

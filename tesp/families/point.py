@@ -7,8 +7,8 @@ from metarl.simulation.task_family import Simulation, StepOutcome
 from tesp.families.goal_family import GoalFamily, clip_actions
 from tesp.families.goals import GoalParameters
 
-_STEP_SIZE = 0.05
-_OBSERVATION_LIMIT = 5.0
+STEP_SIZE = 0.05
+OBSERVATION_LIMIT = 5.0
 
 
 @gin.configurable(module="tesp")
@@ -72,14 +72,14 @@ class PointSimulation(Simulation):
 
     def observe(self) -> np.ndarray:
         """Returns the positions clipped to ±5, [n, 2]."""
-        return np.clip(self.state, -_OBSERVATION_LIMIT, _OBSERVATION_LIMIT)
+        return np.clip(self.state, -OBSERVATION_LIMIT, OBSERVATION_LIMIT)
 
     def step(self, actions: np.ndarray, tasks: np.ndarray) -> StepOutcome:
         """Moves every point; actions [n, 2], tasks [n, 2]."""
         if actions.shape != self.state.shape:
             raise ValueError(f"actions must have shape {self.state.shape}, got {actions.shape}")
         clipped = clip_actions(actions)
-        self.state += _STEP_SIZE * clipped
+        self.state += STEP_SIZE * clipped
         return self._family.outcome(clipped, self.state.copy(), tasks)
 
     def perturb_state(self, noise: np.ndarray) -> None:
