@@ -7,6 +7,8 @@ import sys
 
 from absl import app, flags
 
+from launchers.command_line import parse
+
 _GIN_FILE = flags.DEFINE_multi_string("gin_file", [], "Config to run; repeat to add overlays, the last binding wins.")
 _GIN_PARAM = flags.DEFINE_multi_string("gin_param", [], "gin binding applied after the files; repeatable.")
 _LOGDIR = flags.DEFINE_string("logdir", None, "Folder of the run; default runs/<config>/seed_<n>.")
@@ -30,17 +32,6 @@ def main(argv: list[str]) -> int:
     return front_door.exit_code(
         lambda: front_door.run(_GIN_FILE.value, _GIN_PARAM.value, _SEED.value, _LOGDIR.value, given)
     )
-
-
-def parse(argv: list[str]) -> list[str]:
-    """Parses the flags; a mistake is one line and exit code 2, asking for help is none."""
-    try:
-        return flags.FLAGS(argv)
-    except flags.Error as error:
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
-        sys.exit(2)
-    except SystemExit:  # absl's --help exits with 1
-        sys.exit(0)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """The table that ends a run: what adaptation is worth on each goal set, before and after training."""
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -52,8 +51,7 @@ class FinalTable:
         shard = learner.shards[0]
         adaptation = learner.adaptation
         if self.rollouts_per_task not in (None, adaptation.rollouts_per_task):
-            adaptation = copy.copy(adaptation)
-            adaptation.rollouts_per_task = self.rollouts_per_task
+            adaptation = adaptation.resized(rollouts_per_task=self.rollouts_per_task)
             shard = learner.make_shard(learner.meta_batch_size, adaptation)
         rows = []
         for name in self.goal_sets:

@@ -18,11 +18,11 @@ import numpy as np
 
 from metarl.experiment import checks
 from metarl.experiment.errors import UserError
-from metarl.experiment.learner import Learner, Metrics, Report
+from metarl.experiment.learner import EvaluationRequest, EvaluationResult, Learner, Metrics, Report
 from metarl.optim.adam import AdamState, adam_init
 from metarl.optim.ppo import BestIterate, best_iterate_loop
 from metarl.scaling.shard import TaskBatch, mean_over_tasks, task_slices
-from tesp import reporting, state
+from tesp import evaluation, reporting, state
 from tesp.families.goal_family import GoalFamily
 from tesp.families.goals import GoalSets, draw_goal_sets, draw_task_batch, task_batch_stream
 from tesp.final_table import FinalTable
@@ -208,6 +208,10 @@ class TespLearner(Learner):
     def final_table(self, report: Report) -> list[dict[str, Any]]:
         """Pre- and post-adaptation returns on the goal sets, beside the untrained method and doing nothing."""
         return self._final.rows(self, report)
+
+    def evaluate(self, request: EvaluationRequest, report: Report) -> EvaluationResult:
+        """Adaptation to goals with the present parameters; see `tesp.evaluation`."""
+        return evaluation.evaluate(self, request, report)
 
     def crash_evidence(self) -> dict[str, np.ndarray]:
         """The latest batch and the parameters."""

@@ -1,5 +1,8 @@
 """The settings of a TESP-family experiment, each checked where it is made (TESP specification, section 7)."""
 
+import copy
+import math
+
 import gin
 
 from metarl.experiment import checks
@@ -59,16 +62,35 @@ class FastAdaptation:
             None if num_threads is None else checks.integer(f"{name}.num_threads", num_threads, minimum=1)
         )
         if encoder_episode_capacity is None:
-            self.encoder_episode_capacity = {
-                "episode_buffer": self.buffer_size,
-                "last_episodes": 2 * self.rollouts_per_task,
-                "all_episodes": 2 * self.rollouts_per_task * (self.inner_updates + 1),
-            }[self.episode_mode]
+            self.encoder_episode_capacity = self._default_capacity()
         else:
             least = self.buffer_size if self.episode_mode == "episode_buffer" else 1
             self.encoder_episode_capacity = checks.integer(
                 f"{name}.encoder_episode_capacity", encoder_episode_capacity, minimum=least
             )
+
+    def resized(self, *, rollouts_per_task: int | None = None, inner_updates: int | None = None) -> "FastAdaptation":
+        """Returns these settings with other numbers of copies and fast-updates, and room for the encoder to match.
+
+        Args:
+            rollouts_per_task: R; default: as it is.
+            inner_updates: K; default: as it is.
+        """
+        other = copy.copy(self)
+        if rollouts_per_task is not None:
+            other.rollouts_per_task = checks.integer("rollouts_per_task", rollouts_per_task, minimum=1)
+        if inner_updates is not None:
+            other.inner_updates = checks.integer("inner_updates", inner_updates, minimum=0)
+        growth = max(1.0, other._default_capacity() / self._default_capacity())
+        other.encoder_episode_capacity = math.ceil(growth * self.encoder_episode_capacity)
+        return other
+
+    def _default_capacity(self) -> int:
+        return {
+            "episode_buffer": self.buffer_size,
+            "last_episodes": 2 * self.rollouts_per_task,
+            "all_episodes": 2 * self.rollouts_per_task * (self.inner_updates + 1),
+        }[self.episode_mode]
 
 
 @gin.configurable(module="tesp")

@@ -127,6 +127,11 @@ def adapt_to_goals(
 
 def do_nothing_return(family: TaskFamily, goals: np.ndarray, horizon: int) -> float:
     """Mean return over goals [n, 2] of an episode with zero actions: what not learning anything is worth."""
+    return float(np.mean(do_nothing_returns(family, goals, horizon)))
+
+
+def do_nothing_returns(family: TaskFamily, goals: np.ndarray, horizon: int) -> np.ndarray:
+    """The return of an episode of `horizon` steps with zero actions for each goal [n, 2], [n] float64."""
     simulation = family.make_simulation(len(goals))
     simulation.reset()
     total, running = np.zeros(len(goals)), np.ones(len(goals), bool)
@@ -134,7 +139,7 @@ def do_nothing_return(family: TaskFamily, goals: np.ndarray, horizon: int) -> fl
         outcome = simulation.step(np.zeros((len(goals), family.action_dim)), goals)
         total += np.where(running, outcome.reward, 0.0)
         running &= ~outcome.terminated
-    return float(np.mean(total))
+    return total
 
 
 def _first_tasks(episodes: Episodes, count: int, offset: int) -> Episodes:

@@ -13,13 +13,13 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from absl import logging
 
-from metarl.experiment import checks, front_door, saved_run
+from metarl.experiment import checks, saved_run
 from metarl.experiment.errors import UserError
 from metarl.experiment.learner import EvaluationRequest, EvaluationResult, NonFiniteError
 from metarl.experiment.run_directory import RunDirectory, versions, write_atomically
@@ -30,16 +30,23 @@ PER_TASK, POOLED, SUMMARY = "per_task.csv", "pooled.csv", "evaluation.json"
 _NOT_FINITE = 1
 
 
-def parse_task(text: str, asked_by: str) -> tuple[float, ...]:
-    """Returns the numbers of 'x,y'.
+def parse_tasks(texts: Iterable[str], asked_by: str) -> tuple[tuple[float, ...], ...]:
+    """Returns the numbers of tasks written as 'x,y'.
+
+    Args:
+        texts: one per task.
+        asked_by: the flag, for the message.
 
     Raises:
         UserError: a part is not a finite number.
     """
-    try:
-        return tuple(checks.real(asked_by, float(part)) for part in text.split(","))
-    except (ValueError, UserError):
-        raise UserError(f"{asked_by}={text}: must be finite numbers separated by commas, such as 0.5,-0.3") from None
+    tasks = []
+    for text in texts:
+        try:
+            tasks.append(tuple(checks.real(asked_by, float(part)) for part in text.split(",")))
+        except (ValueError, UserError):
+            raise UserError(f"{asked_by}={text}: must be finite numbers with commas, such as 0.5,-0.3") from None
+    return tuple(tasks)
 
 
 def run(
@@ -68,7 +75,6 @@ def run(
     saved = saved_run.find(directory, which, allow_untrained=allow_untrained)
     _check_output(saved, output)
     learner = saved_run.build_learner(saved)
-    logging.info("evaluating %s", saved.checkpoint.path)
     started = time.perf_counter()
     try:
         result = learner.evaluate(request, _show_phase)
@@ -80,31 +86,6 @@ def run(
     logging.info("meta-update %d of %s\n%s", saved.checkpoint.iteration, saved.root, result.text)
     logging.info("%d environment steps in %.1f s; written to %s", result.env_steps, seconds, folder)
     return 0
-
-
-def exit_code(
-    directory: str | None,
-    which: str,
-    tasks: Sequence[str],
-    options: dict[str, Any],
-    output: str | None,
-    untrained: bool,
-) -> int:
-    """What the launcher delegates to: `run` on flags, with a user's mistake as one line and exit code 2.
-
-    Args:
-        directory, which, output, untrained: see `run`.
-        tasks: explicit tasks as text, 'x,y'.
-        options: the other fields of `EvaluationRequest`.
-    """
-
-    def work() -> int:
-        explicit = tuple(parse_task(text, "--goal") for text in tasks)
-        return run(
-            directory, which, EvaluationRequest(tasks=explicit, **options), output=output, allow_untrained=untrained
-        )
-
-    return front_door.exit_code(work)
 
 
 def _show_phase(phase: str) -> None:
@@ -136,7 +117,7 @@ def _write(saved: SavedRun, output: str | None, result: EvaluationResult, second
     """Writes the three files, the JSON last, and returns their folder."""
     summary = {
         "run": str(saved.root),
-        "checkpoint": saved.checkpoint.path.name,
+        "checkpoint": str(saved.checkpoint.path),
         "iteration": saved.checkpoint.iteration,
         **result.settings,
         "notes": result.notes,

@@ -4,6 +4,7 @@ The interval of a mean is Student's: with few units it is as wide as it must be,
 (the percentile bootstrap) comes out too narrow, and it needs no random numbers.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -41,6 +42,7 @@ def mean_interval(values: np.ndarray, confidence: float = CONFIDENCE) -> Interva
     return Interval(mean, mean - half_width, mean + half_width)
 
 
+@functools.lru_cache
 def student_t_quantile(probability: float, degrees: int) -> float:
     """Returns t with P(T <= t) = `probability` for Student's distribution with `degrees` (integer) of freedom.
 
