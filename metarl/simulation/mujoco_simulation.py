@@ -8,15 +8,18 @@ from collections.abc import Sequence
 
 import mujoco
 import numpy as np
+from mujoco import batch as mujoco_batch
 
 from metarl.simulation.task_family import Simulation
 
 
 class MujocoSimulation(Simulation):
-    """`n` `MjData` of one `MjModel`; subclasses add what a task family observes and rewards.
+    """`n` states of one `MjModel`; subclasses add what a task family observes and rewards.
 
-    One control period is one `mj_step` call of `frame_skip` physics steps per copy. The call releases the
-    interpreter lock, so blocks in different threads run at the same time; the model is only read and may be shared.
+    One control period is one call of MuJoCo's batch stepper for all copies, `frame_skip` times `mj_step` each. The call
+    releases the interpreter lock once, so blocks in different threads run at the same time; its results are those of a
+    loop over one `MjData` per copy, bit for bit, however many copies and threads there are. Memory is that of one
+    `MjData` per thread.
 
     Body positions are those the last physics step left in memory, as gymnasium's own MuJoCo environments read them:
     with the Euler integrator they lag `qpos` by one physics step (TESP specification, section 5.1).
@@ -25,9 +28,9 @@ class MujocoSimulation(Simulation):
     model must therefore disable the engine's automatic reset (`<flag autoreset="disable"/>`).
 
     Attributes:
-        model: the shared `mujoco.MjModel`.
+        model: the shared `mujoco.MjModel`; the engine has its own copy of it.
         num_copies: n.
-        qpos: [n, nq] float64, qvel: [n, nv] float64: gathered after every step and reset; read-only by convention.
+        qpos: [n, nq] float64, qvel: [n, nv] float64: the live state; read-only by convention.
         body_positions: [n, B, 3] float64, metres, origins of the tracked bodies' frames in the world.
         diverged: [n] bool.
     """
@@ -41,6 +44,7 @@ class MujocoSimulation(Simulation):
         bodies: Sequence[str],
         initial_qpos: Sequence[float] | np.ndarray | None = None,
         fresh_kinematics: bool = False,
+        num_threads: int = 1,
     ):
         """Makes the copies and resets them.
 
@@ -51,74 +55,64 @@ class MujocoSimulation(Simulation):
             bodies: names of the B bodies whose positions are gathered.
             initial_qpos: [nq], state after a reset; default the model's own. Velocities start at 0.
             fresh_kinematics: recompute body positions from the final `qpos` after every control period.
+            num_threads: threads that share one control period, the caller's included.
 
         Raises:
             ValueError: the model resets diverged states by itself, or has no body of a given name.
         """
         if not model.opt.disableflags & int(mujoco.mjtDisableBit.mjDSBL_AUTORESET):
             raise ValueError("the model must disable the automatic reset of diverged states (option flag autoreset)")
+        initial_qpos = np.array(model.qpos0 if initial_qpos is None else initial_qpos, np.float64)
+        if initial_qpos.shape != (model.nq,):
+            raise ValueError(f"initial_qpos must have shape {(model.nq,)}, got {initial_qpos.shape}")
+        self._body_ids = np.array([_body_id(model, name) for name in bodies], np.intp)
         self.model = model
         self.num_copies = num_copies
         self._frame_skip = frame_skip
-        self._fresh_kinematics = fresh_kinematics
-        self._initial_qpos = np.array(model.qpos0 if initial_qpos is None else initial_qpos, np.float64)
-        if self._initial_qpos.shape != (model.nq,):
-            raise ValueError(f"initial_qpos must have shape {(model.nq,)}, got {self._initial_qpos.shape}")
-        body_ids = [_body_id(model, name) for name in bodies]
-        nq, nv = model.nq, model.nv
-        self._gathered = np.empty((num_copies, nq + nv + 3 * len(body_ids)))
-        self.qpos = self._gathered[:, :nq]
-        self.qvel = self._gathered[:, nq : nq + nv]
-        self.body_positions = self._gathered[:, nq + nv :].reshape(num_copies, len(body_ids), 3)
-        self.diverged = np.zeros(num_copies, bool)
-        self._controls = np.zeros((num_copies, model.nu))
+        self._stage = int(mujoco.mjtStage.mjSTAGE_POS if fresh_kinematics else mujoco.mjtStage.mjSTAGE_NONE)
         self._quaternions = _quaternion_addresses(model)
-        self._data = [mujoco.MjData(model) for _ in range(num_copies)]
-        # Creating an array view costs as much as copying it: every view that a step needs is made once.
-        self._rows = [(data, data.ctrl, self._controls[i]) for i, data in enumerate(self._data)]
-        self._sources = [[data.qpos, data.qvel, *(data.xpos[body] for body in body_ids)] for data in self._data]
-        self._all_sources = [view for views in self._sources for view in views]
-        self._all_targets = self._gathered.reshape(-1)
+        self._data = mujoco.MjData(model)
+        self._batch = mujoco_batch.Batch(model, num_copies, num_threads)
+        # MuJoCo writes a log file at the first warning of each kind. Divergence is visible in the numbers themselves,
+        # so the counters start above the value that triggers the log.
+        self._batch.warning[..., 1] = 1
+        self._rows = self._batch.state
+        self.qpos, self.qvel = self._batch.bind("qpos"), self._batch.bind("qvel")
+        self._controls = self._batch.bind("ctrl")
+        self._xpos = self._batch.bind("xpos")
+        self._motion = self._rows[:, _motion_columns(model)]
+        self.body_positions = np.empty((num_copies, len(self._body_ids), 3))
+        self.diverged = np.zeros(num_copies, bool)
+        self._initial_row, self._initial_positions = self._initial_state(initial_qpos)
         self._selected = np.ones(num_copies, bool)
-        self._live_rows = self._rows
+        self._live: np.ndarray | None = None
         self.reset()
 
     def reset(self, indices: np.ndarray | None = None) -> None:
         """Puts the copies `indices` (int [k], default all) into the initial state, with nothing left of the old one."""
-        chosen = range(self.num_copies) if indices is None else np.asarray(indices).tolist()
-        for copy in chosen:
-            data = self._data[copy]
-            mujoco.mj_resetData(self.model, data)
-            # MuJoCo writes a log file at the first warning of each kind after a reset. Divergence is visible in the
-            # numbers themselves, so the counters start above the value that triggers the log.
-            data.warning.number[:] = 1
-            data.qpos[:] = self._initial_qpos
-            mujoco.mj_forward(self.model, data)
-            self._gather_copy(copy)
-            self.diverged[copy] = False
-        if len(self._live_rows) != self.num_copies:
-            self._update_live_rows()
+        chosen = slice(None) if indices is None else indices
+        self._rows[chosen] = self._initial_row
+        self.body_positions[chosen] = self._initial_positions
+        self.diverged[chosen] = False
+        if self._live is not None:
+            self._update_live()
 
     def select(self, copies: np.ndarray | None) -> None:
         """Steps only `copies` (int [k]; None: all) from now on; the rows of the others keep their last state."""
         self._selected[:] = copies is None
         if copies is not None:
             self._selected[copies] = True
-        self._update_live_rows()
+        self._update_live()
 
     def advance(self, controls: np.ndarray) -> None:
         """Holds `controls` ([n, nu], in actuator units) for one control period and gathers the new state."""
         self._controls[:] = controls
-        model, frame_skip, mj_step = self.model, self._frame_skip, mujoco.mj_step
-        # The lock is held between two calls of mj_step, and a thread that finds it taken sleeps for longer than a
-        # whole call: as little as possible happens here.
-        for data, control, wanted in self._live_rows:
-            control[:] = wanted
-            mj_step(model, data, frame_skip)
-        if self._fresh_kinematics:
-            for data, _, _ in self._live_rows:
-                mujoco.mj_kinematics(model, data)
-        np.concatenate(self._all_sources, out=self._all_targets)
+        live = self._live
+        self._batch.step(live, self._frame_skip, self._stage)
+        if live is None:
+            self._xpos.take(self._body_ids, axis=1, out=self.body_positions, mode="clip")
+        else:
+            self.body_positions[live] = self._xpos[live[:, None], self._body_ids]
         self._freeze_diverged()
 
     def perturb_state(self, noise: np.ndarray) -> None:
@@ -130,37 +124,39 @@ class MujocoSimulation(Simulation):
         expected = (self.num_copies, self.model.nq + self.model.nv)
         if noise.shape != expected:
             raise ValueError(f"noise must have shape {expected}, got {noise.shape}")
-        qpos = self.qpos + noise[:, : self.model.nq]
+        moved = np.flatnonzero(self._selected & ~self.diverged)
+        qpos = self.qpos[moved] + noise[moved, : self.model.nq]
         for start in self._quaternions:
             quaternion = qpos[:, start : start + 4]
             quaternion /= np.linalg.norm(quaternion, axis=1, keepdims=True)
-        qvel = self.qvel + noise[:, self.model.nq :]
-        self._write_state(qpos, qvel)
-
-    def _write_state(self, qpos: np.ndarray, qvel: np.ndarray) -> None:
-        for copy in np.flatnonzero(self._selected & ~self.diverged).tolist():
-            data = self._data[copy]
-            data.qpos[:] = qpos[copy]
-            data.qvel[:] = qvel[copy]
-            mujoco.mj_kinematics(self.model, data)
-            self._gather_copy(copy)
+        self.qpos[moved] = qpos
+        self.qvel[moved] += noise[moved, self.model.nq :]
+        for copy in moved.tolist():
+            self._data.qpos[:] = self.qpos[copy]
+            mujoco.mj_kinematics(self.model, self._data)
+            self.body_positions[copy] = self._data.xpos[self._body_ids]
         self._freeze_diverged()
 
-    def _gather_copy(self, copy: int) -> None:
-        np.concatenate(self._sources[copy], out=self._gathered[copy])
+    def _initial_state(self, initial_qpos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the engine's row of a copy that was just reset, and its body positions [B, 3]."""
+        data = self._data
+        data.qpos[:] = initial_qpos
+        mujoco.mj_forward(self.model, data)
+        row = np.empty(self._rows.shape[1])
+        mujoco.mj_getState(self.model, data, row, int(mujoco.mjtState.mjSTATE_INTEGRATION))
+        return row, data.xpos[self._body_ids]
 
     def _freeze_diverged(self) -> None:
         # One sum tells whether anything is wrong in the usual case that nothing is.
-        if math.isfinite(self._all_targets.sum()):
+        if math.isfinite(self._motion.sum()):
             return
-        state = self._gathered[:, : self.model.nq + self.model.nv]
-        np.logical_not(np.isfinite(state).all(axis=1), out=self.diverged)
+        np.logical_not(np.isfinite(self._motion).all(axis=1), out=self.diverged)
         self.body_positions[self.diverged] = np.nan
-        self._update_live_rows()
+        self._update_live()
 
-    def _update_live_rows(self) -> None:
+    def _update_live(self) -> None:
         live = self._selected & ~self.diverged
-        self._live_rows = self._rows if live.all() else [self._rows[i] for i in np.flatnonzero(live).tolist()]
+        self._live = None if live.all() else np.flatnonzero(live).astype(np.int32)
 
 
 def _body_id(model: mujoco.MjModel, name: str) -> int:
@@ -178,3 +174,9 @@ def _quaternion_addresses(model: mujoco.MjModel) -> list[int]:
         for address, kind in zip(model.jnt_qposadr.tolist(), model.jnt_type.tolist(), strict=True)
         if kind in offset_of_kind
     ]
+
+
+def _motion_columns(model: mujoco.MjModel) -> slice:
+    """Returns where in a row of the engine's state positions and velocities are, which follow each other."""
+    before = mujoco.mj_stateSize(model, int(mujoco.mjtState.mjSTATE_TIME))
+    return slice(before, before + model.nq + model.nv)
