@@ -215,6 +215,7 @@ def _rows_of(name: str, paper: str, measured: Measured) -> list[dict[str, Any]]:
     each with its interval; `episode_return` is the mean over episodes, as validation reports it.
     """
     rows = []
+    last = len(measured.returns) - 1
     for k, returns in enumerate(measured.returns):
         interval = mean_interval(returns)
         row = {
@@ -222,6 +223,7 @@ def _rows_of(name: str, paper: str, measured: Measured) -> list[dict[str, Any]]:
             "paper": paper,
             "goals": len(returns),
             "fast_updates": k,
+            "adaptation": "pre" if k == 0 else "post" if k == last else "",
             "return": interval.mean,
             "return_low": interval.low,
             "return_high": interval.high,
@@ -309,6 +311,7 @@ def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
         "paper": row["paper"] or None,
         "goals": row["goals"],
         "fast_updates": row["fast_updates"],
+        "adaptation": row["adaptation"],
         "return": row["return"],
         f"{_PERCENT}% interval": interval("return"),
         "gain": row["gain"],

@@ -6,15 +6,17 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 from absl import logging
 from experiment_tools import TOY, contents
 
 from metarl.experiment import evaluation, front_door, saved_run
-from metarl.experiment.checkpoints import DamagedCheckpointError, list_checkpoints
+from metarl.experiment.checkpoints import CheckpointStore, DamagedCheckpointError, list_checkpoints
 from metarl.experiment.errors import UserError
 from metarl.experiment.learner import EvaluationRequest
 from metarl.experiment.run_directory import RunDirectory
@@ -246,6 +248,22 @@ def test_the_newest_checkpoint_may_be_damaged_or_deleted_meanwhile(run, monkeypa
     load = saved_run.load_checkpoint
     monkeypatch.setattr(saved_run, "load_checkpoint", deleted_by_the_trainer)
     assert saved_run.find("run").checkpoint.iteration == 1
+
+
+def test_checkpoints_can_be_read_while_they_come_and_go(tmp_path):
+    (tmp_path / "operative_config.gin").touch()
+    store = CheckpointStore(tmp_path / "checkpoints", keep=1)
+    store.save(1, {"weights": np.zeros(20_000)})
+    trainer = threading.Thread(target=lambda: [store.save(i, {"weights": np.full(20_000, i)}) for i in range(2, 80)])
+    trainer.start()
+    found = []
+    while trainer.is_alive():
+        checkpoint = saved_run.find(str(tmp_path)).checkpoint
+        found.append(checkpoint.iteration)
+        assert checkpoint.iteration == 1 or np.all(checkpoint.arrays["weights"] == checkpoint.iteration)
+    trainer.join()
+    assert found == sorted(found)
+    assert len(set(found)) > 2
 
 
 def test_untrained_weights_are_refused_unless_asked_for(run):

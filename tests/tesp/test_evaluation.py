@@ -117,6 +117,7 @@ def test_all_sets_and_what_is_pooled_over_them(maml):
     result = evaluated(maml)
     names = ["train", "test_1", "test_2", "pooled"]
     assert [row["goal_set"] for row in result.pooled] == [name for name in names for _ in range(3)]
+    assert [row["adaptation"] for row in result.pooled[:3]] == ["pre", "", "post"]
     assert [row["paper"] for row in result.pooled[::3]] == ["D", "D'", "D''", ""]
     table = np.concatenate([returns(result, name) for name in names[:3]])
     assert table.shape == (15, 3)
