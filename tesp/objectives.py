@@ -14,6 +14,8 @@ from metarl.sampling.steps import Steps
 from tesp.methods import EncoderInput, MetaParameters, Method
 from tesp.methods.base import Weights
 
+_LEAST_SQUARED_NORM = 1e-30
+
 
 class Round(NamedTuple):
     """One sampling round as the losses see it.
@@ -64,7 +66,8 @@ def inner_gradient(
         total = tf.reduce_sum(loss)
     gradient = tape.gradient(total, adapted)
     squares = [tf.reduce_sum(tf.square(g), axis=list(range(1, g.shape.rank))) for g in gradient.values()]
-    norm = tf.sqrt(tf.add_n(squares))
+    # Without a warm-up the first gradient of an encoder is exactly zero, where the root's derivative is infinite.
+    norm = tf.sqrt(tf.maximum(tf.add_n(squares), _LEAST_SQUARED_NORM))
     scale = clip_norm * tf.minimum(1.0 / norm, 1.0 / clip_norm)
     clipped = {name: g * tf.reshape(scale, [-1] + [1] * (g.shape.rank - 1)) for name, g in gradient.items()}
     return clipped, loss, norm
