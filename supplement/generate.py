@@ -10,7 +10,7 @@ document cannot say what a run does not do.
 import argparse
 import functools
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,8 +73,8 @@ def environment_table() -> str:
     columns = [_environment_settings(family_of(environment)) for environment in ENVIRONMENTS]
     rows = [[name, *(column[name] for column in columns)] for name in columns[0]]
     return table(("", *ENVIRONMENTS), rows) + (
-        "\nThe reward of a step is -‖p - goal‖₂ - coefficient · scale · Σ clip(a, -1, 1)², with p of the reward in the "
-        "table.\nAn action is held for one control step. Observations do not contain the goal.\n"
+        "\nThe reward of a step is -‖p - goal‖₂ - coefficient · scale · Σ clip(a, -1, 1)², with p as in "
+        "the table.\nAn action is held for one control step. Observations do not contain the goal.\n"
     )
 
 
@@ -306,7 +306,7 @@ def _shown(value: Any) -> str:
     return str(value)
 
 
-def main(write: Callable[[str], Any] = sys.stderr.write) -> int:
+def main() -> int:
     """Writes or checks the document; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true", help="fail if the file is out of date; write nothing")
@@ -318,7 +318,7 @@ def main(write: Callable[[str], Any] = sys.stderr.write) -> int:
         return 0
     if SETTINGS.is_file() and SETTINGS.read_text(encoding="utf-8") == text:
         return 0
-    write(f"{SETTINGS.relative_to(ROOT)} is out of date: run python supplement/generate.py\n")
+    sys.stderr.write(f"{SETTINGS.relative_to(ROOT)} is out of date: run python supplement/generate.py\n")
     return 1
 
 
