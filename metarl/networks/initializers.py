@@ -95,7 +95,9 @@ class OrthogonalFull(keras.initializers.Initializer):
     def __call__(self, shape: Any, dtype: Any = None) -> Any:
         """Returns a tensor of `shape`, `[rows, columns]`: orthonormal rows, or columns if there are more rows."""
         rows, columns = shape
-        q, r = np.linalg.qr(_standard_normal(self.seed, (max(rows, columns), min(rows, columns))))
+        # TensorFlow's factorisation: NumPy's spins on all cores, for seconds when the machine is busy.
+        draws = _standard_normal(self.seed, (max(rows, columns), min(rows, columns)))
+        q, r = (np.asarray(factor) for factor in keras.ops.qr(draws))
         # The signs make the distribution uniform over orthogonal matrices, and independent of the QR routine's habits.
         q = q * np.sign(np.diag(r))
         return keras.ops.convert_to_tensor(q.T if rows < columns else q, dtype=dtype or "float32")
