@@ -14,6 +14,8 @@ import mujoco
 import numpy as np
 import tensorflow as tf
 
+from metarl.networks.mlp import mlp
+from metarl.policies import gaussian, host
 from metarl.sampling.noise import NoiseKey
 from metarl.sampling.sampler import Sampler
 from tesp.families.goal_family import FRAME_SKIP, MujocoGoalFamily
@@ -97,12 +99,13 @@ def raw_physics_rate(family: MujocoGoalFamily, num_copies: int, num_threads: int
 
 def mlp_act(arguments: dict[str, Any], observation: tf.Tensor, standard_normal: tf.Tensor) -> tf.Tensor:
     """A tanh MLP with weights per task, as adapted policies have, and its sampled action; [M, R, 3A]."""
-    hidden = tf.concat([observation, tf.repeat(arguments["embedding"][:, None], observation.shape[1], axis=1)], axis=-1)
-    for layer in range(2):
-        hidden = tf.tanh(tf.matmul(hidden, arguments[f"kernel_{layer}"]) + arguments[f"bias_{layer}"][:, None])
-    logits = tf.matmul(hidden, arguments["kernel_2"]) + arguments["bias_2"][:, None]
-    mean, log_std = tf.split(logits, 2, axis=-1)
-    return tf.concat([logits, mean + tf.exp(log_std) * standard_normal], axis=-1)
+    logits = mlp(arguments, observation, arguments["context"])
+    return tf.concat([logits, gaussian.sample(logits, standard_normal)], axis=-1)
+
+
+def mlp_host_act(arguments: dict[str, Any]) -> host.HostPolicy:
+    """The same for small rounds, in NumPy."""
+    return host.gaussian_mlp(arguments, arguments["context"])
 
 
 def mlp_arguments(
@@ -111,12 +114,12 @@ def mlp_arguments(
     """Returns weights for `mlp_act` whose output is near zero, so that actions are near N(0, 1)."""
     rng = np.random.default_rng(0)
     widths = [family.observation_dim + embedding_dim, hidden_units, hidden_units, 2 * family.action_dim]
-    arguments = {"embedding": rng.standard_normal((num_tasks, embedding_dim))}
+    arguments = {"context": rng.standard_normal((num_tasks, embedding_dim))}
     for layer, (rows, columns) in enumerate(itertools.pairwise(widths)):
         scale = 0.01 if layer == 2 else 1.0
         kernel = rng.standard_normal((num_tasks, rows, columns))
-        arguments[f"kernel_{layer}"] = scale * kernel / np.linalg.norm(kernel, axis=1, keepdims=True)
-        arguments[f"bias_{layer}"] = np.zeros((num_tasks, columns))
+        arguments[f"mlp{layer}.kernel"] = scale * kernel / np.linalg.norm(kernel, axis=1, keepdims=True)
+        arguments[f"mlp{layer}.bias"] = np.zeros((num_tasks, columns))
     return {name: tf.constant(value, tf.float32) for name, value in arguments.items()}
 
 
@@ -141,7 +144,7 @@ def sampler_rates(
         hidden_units: width of the policy's two layers.
     """
     rng = np.random.default_rng(1)
-    sampler = Sampler(family, mlp_act, num_tasks, rollouts_per_task, horizon, num_threads)
+    sampler = Sampler(family, mlp_act, num_tasks, rollouts_per_task, horizon, num_threads, host_act=mlp_host_act)
     raw = RawPhysics(family, num_tasks * rollouts_per_task, num_threads, horizon)
     arguments = mlp_arguments(family, num_tasks, hidden_units)
     rows = []

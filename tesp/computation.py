@@ -6,9 +6,10 @@ Shapes: `M` tasks, `R` copies per task, `S` steps per task, `O` observation, `A`
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import tensorflow as tf
 
-from metarl.policies import gaussian
+from metarl.policies import gaussian, host
 from metarl.returns import linear_baseline
 from metarl.returns.advantages import discounted_returns, generalized_advantages
 from metarl.sampling.steps import Steps
@@ -76,6 +77,10 @@ class Computation:
         """
         logits = self.method.logits(arguments, observation, arguments.get("context"), task_by_task=False)
         return tf.concat([logits, gaussian.sample(logits, standard_normal)], axis=-1)
+
+    def host_act(self, arguments: Mapping[str, np.ndarray]) -> host.HostPolicy:
+        """`act` in NumPy: a function of observation and standard_normal, for the same `arguments` as arrays."""
+        return host.gaussian_mlp(arguments, arguments.get("context"))
 
     def _advantages(self, steps: Steps) -> tf.Tensor:
         """Baseline fitted on this round and advantages from it, [M, S] float32, 0 on padding (3.6, 3.7)."""

@@ -103,6 +103,7 @@ class TespShard(Shard[Adaptation]):
             adaptation.rollouts_per_task,
             adaptation.horizon,
             adaptation.num_threads,
+            host_act=self.computation.host_act,
         )
         self._feature_dim = method.feature_dim(family.observation_dim, family.action_dim) if method.uses_encoder else 0
         self._cache: dict[Any, _Kept] = {}

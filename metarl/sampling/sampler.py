@@ -13,12 +13,17 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from metarl.policies.host import HostPolicy
 from metarl.sampling.lane import Lane
 from metarl.sampling.noise import NoiseKey, NormalStream, TransitionNoise
+from metarl.sampling.policy import CompiledPolicy, LanePolicies, NumpyPolicy, Share, Sizes
 from metarl.sampling.steps import Batch, Episodes, Steps, steps_capacity
 from metarl.simulation.task_family import TaskFamily
 
 _PROGRESS_SECONDS = 0.2
+# Up to so many copies per task, a policy of 256 units takes a fifth of the time in NumPy. The number of tasks does not
+# matter, so that the same arithmetic is used however the tasks are split.
+_HOST_ROLLOUTS = 4
 
 
 class Sampler:
@@ -47,6 +52,7 @@ class Sampler:
         horizon: int,
         num_threads: int | None = None,
         jit_compile: bool = True,
+        host_act: Callable[[Any], HostPolicy] | None = None,
     ):
         """Makes the simulations and threads; the policy is compiled by the first round.
 
@@ -59,6 +65,9 @@ class Sampler:
             horizon: H.
             num_threads: upper limit of the lanes; default: the machine's cores that this process may use.
             jit_compile: compile the policy with XLA, which halves the cost of calling it.
+            host_act: the same policy in NumPy, used when R is at most 4: called once per lane and round with the lane's
+                arguments as arrays ([m, ...], shared ones among them), it returns a function of observation [m, R, O]
+                and standard_normal [m, R, A]. Default: `act` serves all sizes.
         """
         if num_threads is None:
             num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
@@ -66,13 +75,14 @@ class Sampler:
         self.rollouts_per_task, self.horizon = rollouts_per_task, horizon
         self.capacity = steps_capacity(rollouts_per_task, horizon, family.ends_early)
         self._act, self._jit_compile = act, jit_compile
+        self._host_act = host_act if rollouts_per_task <= _HOST_ROLLOUTS else None
         self._num_slots = -(-num_tasks // max(1, min(num_threads, num_tasks)))
         self._lanes = [
             Lane(family, first, min(self._num_slots, num_tasks - first), self._num_slots, rollouts_per_task, horizon)
             for first in range(0, num_tasks, self._num_slots)
         ]
         self._threads = concurrent.futures.ThreadPoolExecutor(len(self._lanes), thread_name_prefix="sampler")
-        self._policy: _PackedPolicy | None = None
+        self._policy: LanePolicies | None = None
         self.assembly_seconds = 0.0
 
     @property
@@ -119,8 +129,9 @@ class Sampler:
                 f"got {tasks.shape} and {len(noise.task_indices)}"
             )
         if self._policy is None:
-            self._policy = _PackedPolicy(self, act_arguments, shared_arguments)
-        policies = self._policy.bind(act_arguments, shared_arguments, self._lanes)
+            self._policy = self._make_policy(act_arguments, shared_arguments)
+        shares = [Share(lane.first, lane.count) for lane in self._lanes]
+        policies = self._policy.bind(act_arguments, shared_arguments, shares)
         cancelled = threading.Event()
         futures = []
         for lane, policy in zip(self._lanes, policies, strict=True):
@@ -134,6 +145,18 @@ class Sampler:
         batch = self._assemble()
         self.assembly_seconds = time.perf_counter() - begin
         return batch
+
+    def _make_policy(self, arguments: Any, shared: Mapping[str, Any] | None) -> LanePolicies:
+        sizes = Sizes(
+            self.num_tasks,
+            self._num_slots,
+            self.rollouts_per_task,
+            self.family.observation_dim,
+            self.family.action_dim,
+        )
+        if self._host_act is not None:
+            return NumpyPolicy(self._host_act, sizes, arguments, shared)
+        return CompiledPolicy(self._act, self._jit_compile, sizes, arguments, shared)
 
     def _stream(self, key: NoiseKey, width: int) -> NormalStream:
         return NormalStream(key, self._num_slots, self.rollouts_per_task, width, self.horizon)
@@ -203,95 +226,3 @@ def _run(lane: Lane, *arguments: Any) -> None:
     # Non-finite numbers reach the caller, who looks for them; on the way they pass without a warning per tick.
     with np.errstate(over="ignore", invalid="ignore"):
         lane.run(*arguments)
-
-
-class _PackedPolicy:
-    """The policy as one compiled function of flat tensors, made for being called very often with small inputs."""
-
-    def __init__(self, sampler: Sampler, arguments: Any, shared: Mapping[str, Any] | None):
-        M, m = sampler.num_tasks, sampler._num_slots
-        A, observed = sampler.family.action_dim, sampler.family.observation_dim
-        self._num_tasks, self._num_slots = M, m
-        self._input_shape = (m, sampler.rollouts_per_task, observed + A)
-        self._arguments_specs = _specs(arguments)
-        self._shared_specs = _specs(shared)
-        for shape, _ in self._arguments_specs:
-            if shape[:1] != (M,):
-                raise ValueError(f"every act argument needs a leading axis of {M} tasks, got shape {shape}")
-        num_arguments = len(self._arguments_specs)
-        expected = (m, sampler.rollouts_per_task, 3 * A)
-
-        def packed_act(*flat: tf.Tensor) -> tf.Tensor:
-            leaves, packed = flat[:-1], flat[-1]
-            structured = tf.nest.pack_sequence_as(arguments, leaves[:num_arguments])
-            if shared is not None:
-                structured = {**structured, **tf.nest.pack_sequence_as(shared, leaves[num_arguments:])}
-            output = tf.convert_to_tensor(sampler._act(structured, packed[..., :observed], packed[..., observed:]))
-            if output.shape != expected or output.dtype != tf.float32:
-                raise ValueError(f"act must return float32 {expected}, got {output.dtype.name} {output.shape}")
-            return output
-
-        signature = [tf.TensorSpec((m, *shape[1:]), dtype) for shape, dtype in self._arguments_specs]
-        signature += [tf.TensorSpec(shape, dtype) for shape, dtype in self._shared_specs]
-        signature += [tf.TensorSpec(self._input_shape, tf.float32)]
-        function = tf.function(packed_act, jit_compile=sampler._jit_compile, autograph=False)
-        self._concrete = function.get_concrete_function(*signature)
-
-    def bind(self, arguments: Any, shared: Mapping[str, Any] | None, lanes: list[Lane]) -> list[Callable]:
-        """Returns per lane a NumPy function [m, R, O + A] -> [m, R, 3A] that holds the lane's arguments."""
-        if _specs(arguments) != self._arguments_specs or _specs(shared) != self._shared_specs:
-            raise ValueError(
-                f"act arguments changed from {self._arguments_specs + self._shared_specs} "
-                f"to {_specs(arguments) + _specs(shared)}"
-            )
-        leaves = [tf.convert_to_tensor(leaf) for leaf in tf.nest.flatten(arguments)]
-        shared_leaves = [tf.convert_to_tensor(leaf) for leaf in tf.nest.flatten(shared)] if shared is not None else []
-        return [self._caller([self._share(leaf, lane) for leaf in leaves] + shared_leaves) for lane in lanes]
-
-    def _share(self, leaf: tf.Tensor, lane: Lane) -> tf.Tensor:
-        if lane.count == self._num_tasks == self._num_slots:
-            return leaf
-        if lane.count == self._num_slots:
-            return leaf[lane.first : lane.first + lane.count]
-        # The last lane repeats its last task to fill the slots.
-        rows = lane.first + np.minimum(np.arange(self._num_slots), lane.count - 1)
-        return tf.gather(leaf, rows)
-
-    def _caller(self, leaves: list[tf.Tensor]) -> Callable[[np.ndarray], np.ndarray]:
-        call_concrete, from_dlpack = _flat_call(self._concrete), tf.experimental.dlpack.from_dlpack
-        # DLPack shares the buffer with TensorFlow, a tenth of the cost of a conversion; the result is read before the
-        # buffer is written again.
-        shared_input = _aligned_zeros(self._input_shape)
-
-        def call(packed: np.ndarray) -> np.ndarray:
-            shared_input[...] = packed
-            return call_concrete([*leaves, from_dlpack(shared_input.__dlpack__())]).numpy()
-
-        return call
-
-
-def _flat_call(concrete: Any) -> Callable[[list[tf.Tensor]], tf.Tensor]:
-    """Returns `concrete` as a function of a list of tensors, by the shortest way that this TensorFlow has.
-
-    Binding arguments to names and nests costs a public call as much as all the rest of it: 0.1 ms under the interpreter
-    lock, at every tick. `_PackedPolicy.bind` has checked the shapes.
-    """
-    call_flat = getattr(concrete, "_call_flat", None)
-    if call_flat is None:
-        return lambda tensors: concrete(*tensors)
-    captured = concrete.captured_inputs
-    return lambda tensors: call_flat(tensors, captured)
-
-
-def _aligned_zeros(shape: tuple[int, ...]) -> np.ndarray:
-    """Returns float32 zeros that begin at a multiple of 64 bytes, which TensorFlow insists on for memory it is lent."""
-    size = int(np.prod(shape)) * 4
-    buffer = np.zeros(size + 64, np.uint8)
-    begin = -buffer.ctypes.data % 64
-    return buffer[begin : begin + size].view(np.float32).reshape(shape)
-
-
-def _specs(nest: Any) -> list[tuple[tuple[int, ...], tf.DType]]:
-    if nest is None:
-        return []
-    return [(tuple(leaf.shape), tf.as_dtype(leaf.dtype)) for leaf in tf.nest.flatten(nest)]

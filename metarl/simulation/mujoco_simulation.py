@@ -18,8 +18,7 @@ class MujocoSimulation(Simulation):
 
     One control period is one call of MuJoCo's batch stepper for all copies, `frame_skip` times `mj_step` each. The call
     releases the interpreter lock once, so blocks in different threads run at the same time; its results are those of a
-    loop over one `MjData` per copy, bit for bit, however many copies and threads there are. Memory is that of one
-    `MjData` per thread.
+    loop over one `MjData` per copy, bit for bit, however many copies there are. Memory is that of one `MjData`.
 
     Body positions are those the last physics step left in memory, as gymnasium's own MuJoCo environments read them:
     with the Euler integrator they lag `qpos` by one physics step (TESP specification, section 5.1).
@@ -44,7 +43,6 @@ class MujocoSimulation(Simulation):
         bodies: Sequence[str],
         initial_qpos: Sequence[float] | np.ndarray | None = None,
         fresh_kinematics: bool = False,
-        num_threads: int = 1,
     ):
         """Makes the copies and resets them.
 
@@ -55,7 +53,6 @@ class MujocoSimulation(Simulation):
             bodies: names of the B bodies whose positions are gathered.
             initial_qpos: [nq], state after a reset; default the model's own. Velocities start at 0.
             fresh_kinematics: recompute body positions from the final `qpos` after every control period.
-            num_threads: threads that share one control period, the caller's included.
 
         Raises:
             ValueError: the model resets diverged states by itself, or has no body of a given name.
@@ -72,7 +69,8 @@ class MujocoSimulation(Simulation):
         self._stage = int(mujoco.mjtStage.mjSTAGE_POS if fresh_kinematics else mujoco.mjtStage.mjSTAGE_NONE)
         self._quaternions = _quaternion_addresses(model)
         self._data = mujoco.MjData(model)
-        self._batch = mujoco_batch.Batch(model, num_copies, num_threads)
+        # In the caller's thread: a second one would have to be woken in every control period.
+        self._batch = mujoco_batch.Batch(model, num_copies, 1)
         # MuJoCo writes a log file at the first warning of each kind. Divergence is visible in the numbers themselves,
         # so the counters start above the value that triggers the log.
         self._batch.warning[..., 1] = 1

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from metarl.experiment.errors import UserError
 from metarl.sampling.noise import NoiseKey, TransitionNoise
-from metarl.sampling.sampler import Sampler, _flat_call
+from metarl.sampling.policy import flat_call
+from metarl.sampling.sampler import Sampler
 from metarl.seeding import keyed_generator
 from metarl.simulation.task_family import Simulation, StepOutcome, TaskFamily
 
@@ -287,7 +288,40 @@ def test_the_short_way_into_a_function_equals_the_public_one():
     )
     tensors = [tf.constant([1.0, 2.0]), tf.constant([3.0, 5.0])]
     for function in (concrete, lambda *arguments: concrete(*arguments)):
-        np.testing.assert_array_equal(_flat_call(function)(tensors), [9.0, 14.0])
+        np.testing.assert_array_equal(flat_call(function)(tensors), [9.0, 14.0])
+
+
+@pytest.mark.parametrize(("R", "in_numpy"), [(4, True), (5, False)])
+def test_small_rounds_call_the_numpy_policy(R, in_numpy):
+    calls = []
+
+    def host_act(arguments):
+        def policy(observation, standard_normal):
+            calls.append(observation.shape)
+            mean, action = act_numpy(shift, observation, standard_normal)
+            return np.concatenate([mean, np.full_like(mean, -1.0), action], axis=-1)
+
+        assert all(isinstance(leaf, np.ndarray) for leaf in arguments.values())
+        shift = (arguments["shift"] * arguments["gain"])[:, None]
+        return policy
+
+    def act_numpy(shift, observation, standard_normal):
+        mean = np.float32(0.25) * observation[..., :A] + shift
+        return mean, mean + np.float32(0.5) * standard_normal
+
+    def gained(arguments, observation, standard_normal):
+        return act({"shift": arguments["shift"] * arguments["gain"]}, observation, standard_normal)
+
+    M, H = 5, 6
+    rng = np.random.default_rng(8)
+    tasks, args, gain = make_tasks(rng, M), arguments(rng, M), {"gain": tf.constant(2.0)}
+    expected = Sampler(ToyFamily(), gained, M, R, H, 2).collect(args, tasks, key(M), shared_arguments=gain)
+    sampler = Sampler(ToyFamily(), gained, M, R, H, 2, host_act=host_act)
+    for _ in range(2):
+        assert_same(expected, sampler.collect(args, tasks, key(M), shared_arguments=gain))
+    assert set(calls) == ({(3, R, ToyFamily.observation_dim)} if in_numpy else set())
+    with pytest.raises(ValueError, match="changed"):
+        sampler.collect({"shift": np.zeros((M, 1), np.float32)}, tasks, key(M), shared_arguments=gain)
 
 
 def test_finished_and_padding_tasks_are_not_stepped():
