@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from metarl.compiled import Compiled
 from metarl.policies import gaussian, host
 from metarl.returns import linear_baseline
 from metarl.returns.advantages import discounted_returns, generalized_advantages
@@ -52,10 +53,10 @@ class Computation:
         self.method = method
         self.objective = objective
         self._max_length = max_length
-        self.prepare = tf.function(self._prepare)
-        self.advantages = tf.function(self._advantages)
-        self.inner_step = tf.function(self._inner_step)
-        self.outer_gradient = tf.function(self._outer_gradient)
+        self.prepare = Compiled(self._prepare)
+        self.advantages = Compiled(self._advantages)
+        self.inner_step = Compiled(self._inner_step)
+        self.outer_gradient = Compiled(self._outer_gradient)
 
     def _prepare(
         self, parameters: MetaParameters, accumulated: Weights, episodes: EncoderInput | None

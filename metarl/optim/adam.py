@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from metarl.compiled import Compiled
+
 
 class AdamState(NamedTuple):
     """First and second moments (structures like the parameters) and the number of steps taken."""
@@ -48,18 +50,14 @@ def adam_step(
     """
     step = state.step + 1
     corrected = learning_rate * math.sqrt(1.0 - beta2**step) / (1.0 - beta1**step)
-    parameters, first, second = _update(
-        parameters,
-        gradients,
-        state.first_moment,
-        state.second_moment,
-        *(tf.constant(value, tf.float32) for value in (corrected, beta1, beta2, epsilon)),
-    )
+    constants = tf.constant((corrected, beta1, beta2, epsilon), tf.float32)
+    parameters, first, second = _update(parameters, gradients, state.first_moment, state.second_moment, constants)
     return parameters, AdamState(first, second, step)
 
 
-@tf.function(reduce_retracing=True)
-def _update(parameters, gradients, first, second, rate, beta1, beta2, epsilon):
+@Compiled
+def _update(parameters: Any, gradients: Any, first: Any, second: Any, constants: tf.Tensor) -> tuple[Any, Any, Any]:
+    rate, beta1, beta2, epsilon = tf.unstack(constants)
     first = tf.nest.map_structure(lambda m, g: m + (g - m) * (1.0 - beta1), first, gradients)
     second = tf.nest.map_structure(lambda v, g: v + (tf.square(g) - v) * (1.0 - beta2), second, gradients)
     parameters = tf.nest.map_structure(lambda p, m, v: p - rate * m / (tf.sqrt(v) + epsilon), parameters, first, second)
