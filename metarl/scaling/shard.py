@@ -12,6 +12,8 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 import tensorflow as tf
 
+from metarl.compiled import Compiled
+
 Collected = TypeVar("Collected")
 
 
@@ -63,6 +65,11 @@ def task_slices(shards: Sequence[Shard], tasks: TaskBatch) -> list[TaskBatch]:
 
 def mean_over_tasks(sums: Sequence[Any], num_tasks: int) -> Any:
     """The mean over all tasks from the shards' sums, added in the shards' order."""
+    return _mean(list(sums), float(num_tasks))
+
+
+@Compiled
+def _mean(sums: list[Any], num_tasks: tf.Tensor) -> Any:
     if len(sums) == 1:
         return tf.nest.map_structure(lambda x: x / num_tasks, sums[0])
     return tf.nest.map_structure(lambda *parts: tf.add_n(parts) / num_tasks, *sums)
