@@ -225,7 +225,7 @@ def _loop_settings(experiment: Experiment) -> dict[str, Any]:
             ),
         ),
         "Validation": (learner.validation, ("frequency", "num_goals", "goal_sets")),
-        "FinalTable": (learner._final, ("num_goals", "rollouts_per_task", "goal_sets")),
+        "FinalTable": (learner.final, ("num_goals", "rollouts_per_task", "goal_sets")),
         "Experiment": (experiment, ("checkpoint_every", "keep_checkpoints", "figure_every")),
     }  # fmt: skip
     values = {"TespLearner.meta_batch_size": learner.meta_batch_size, "TespLearner.seed": learner.seed}

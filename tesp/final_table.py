@@ -1,5 +1,6 @@
 """The table that ends a run: what adaptation is worth on each goal set, before and after training."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -65,7 +66,7 @@ class FinalTable:
                     seed=learner.seed,
                     iteration=learner.iteration,
                     phase=f"final/{name}",
-                    report=lambda phase, label=label: report(f"final table, {label}: {phase}"),
+                    report=functools.partial(_report_as, report, f"final table, {label}"),
                 )
                 returns[label] = [reporting.pooled([episodes])["return"] for episodes in result.rounds]
             rows.append(
@@ -79,3 +80,7 @@ class FinalTable:
                 }
             )
         return rows
+
+
+def _report_as(report: Callable[[str], None], what: str, phase: str) -> None:
+    report(f"{what}: {phase}")

@@ -75,11 +75,9 @@ class TespLearner(Learner):
                 f"{name}.meta_batch_size is {meta_batch_size}, more than the {num_goals} goals of the training set"
             )
         self.adaptation = _part("adaptation", adaptation, FastAdaptation)
-        self.meta_update = checks.instance(
-            f"{name}.meta_update", meta_update or MetaUpdate(), MetaUpdate, "@MetaUpdate()"
-        )
-        self.validation = checks.instance(f"{name}.validation", validation or Validation(), Validation, "@Validation()")
-        self._final = checks.instance(f"{name}.final", final or FinalTable(), FinalTable, "@FinalTable()")
+        self.meta_update = _part("meta_update", meta_update, MetaUpdate)
+        self.validation = _part("validation", validation, Validation)
+        self.final = _part("final", final, FinalTable)
         self.goal_sets: GoalSets = draw_goal_sets(family, goal_seed, self._num_goals)
         self._task_stream = task_batch_stream(family, self.seed, self._num_goals)
         self.parameters: MetaParameters = self.initial_parameters()
@@ -207,7 +205,7 @@ class TespLearner(Learner):
 
     def final_table(self, report: Report) -> list[dict[str, Any]]:
         """Pre- and post-adaptation returns on the goal sets, beside the untrained method and doing nothing."""
-        return self._final.rows(self, report)
+        return self.final.rows(self, report)
 
     def evaluate(self, request: EvaluationRequest, report: Report) -> EvaluationResult:
         """Adaptation to goals with the present parameters; see `tesp.evaluation`."""
@@ -226,9 +224,9 @@ class TespLearner(Learner):
             | state.random_state_arrays("task_stream", self._task_stream)
             | {f"goals/{name}": np.asarray(goals) for name, goals in self.goal_sets._asdict().items()}
             | {
-                "adam/step": np.int64(self._adam.step),
-                "iteration": np.int64(self.iteration),
-                "env_steps": np.int64(self._env_steps),
+                "adam/step": np.asarray(self._adam.step, np.int64),
+                "iteration": np.asarray(self.iteration, np.int64),
+                "env_steps": np.asarray(self._env_steps, np.int64),
             }
         )
 

@@ -74,7 +74,7 @@ def validation_metrics(set_name: str, rounds: Sequence[dict[str, float]] | None,
 
 def summary_line(metrics: Metrics) -> str:
     """One line per meta-update: return per fast-update, KL, speed."""
-    returns = []
+    returns: list[str] = []
     while f"return/fast_update_{len(returns)}" in metrics:
         returns.append(f"{metrics[f'return/fast_update_{len(returns)}']:.1f}")
     line = (

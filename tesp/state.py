@@ -33,7 +33,7 @@ def random_state_arrays(prefix: str, stream: np.random.RandomState) -> dict[str,
     return {
         f"{prefix}/key": np.asarray(key),
         f"{prefix}/position": np.asarray([position, has_gauss], np.int64),
-        f"{prefix}/cached": np.float64(cached),
+        f"{prefix}/cached": np.asarray(cached, np.float64),
     }
 
 

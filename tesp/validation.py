@@ -54,9 +54,8 @@ class Validation:
 
     def is_due(self, iteration: int) -> bool:
         """Whether validation follows the meta-update that makes `iteration` completed ones."""
-        frequency = self.frequency
-        if frequency == "auto":
-            frequency = 100 if iteration <= 200 else 25
+        late = 100 if iteration <= 200 else 25
+        frequency = self.frequency if isinstance(self.frequency, int) else late
         return frequency > 0 and iteration % frequency == 0
 
     def noise_for(self, goal_set: str) -> TransitionNoise | None:
@@ -145,15 +144,24 @@ def do_nothing_returns(family: TaskFamily, goals: np.ndarray, horizon: int) -> n
 def _first_tasks(episodes: Episodes, count: int, offset: int) -> Episodes:
     """The episodes of the first `count` tasks, numbered from `offset`."""
     keep = episodes.task < count
-    pick = {name: {key: value[keep] for key, value in getattr(episodes, name).items()} for name in ("sums", "final")}
-    arrays = {name: getattr(episodes, name)[keep] for name in ("episode_return", "length", "terminated", "start")}
-    return Episodes(task=episodes.task[keep] + offset, **arrays, **pick)
+    return Episodes(
+        task=episodes.task[keep] + offset,
+        episode_return=episodes.episode_return[keep],
+        length=episodes.length[keep],
+        terminated=episodes.terminated[keep],
+        start=episodes.start[keep],
+        sums={name: value[keep] for name, value in episodes.sums.items()},
+        final={name: value[keep] for name, value in episodes.final.items()},
+    )
 
 
 def _joined(parts: Sequence[Episodes]) -> Episodes:
-    names = ("task", "episode_return", "length", "terminated", "start")
-    arrays = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
-    for name in ("sums", "final"):
-        keys = getattr(parts[0], name)
-        arrays[name] = {key: np.concatenate([getattr(part, name)[key] for part in parts]) for key in keys}
-    return Episodes(**arrays)
+    return Episodes(
+        task=np.concatenate([part.task for part in parts]),
+        episode_return=np.concatenate([part.episode_return for part in parts]),
+        length=np.concatenate([part.length for part in parts]),
+        terminated=np.concatenate([part.terminated for part in parts]),
+        start=np.concatenate([part.start for part in parts]),
+        sums={name: np.concatenate([part.sums[name] for part in parts]) for name in parts[0].sums},
+        final={name: np.concatenate([part.final[name] for part in parts]) for name in parts[0].final},
+    )

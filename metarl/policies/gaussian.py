@@ -7,13 +7,11 @@ squashed or clipped. Shapes: leading axes are free, `A` action.
 import tensorflow as tf
 import tensorflow_probability as tfp
 
-tfd = tfp.distributions
 
-
-def distribution(logits: tf.Tensor) -> tfd.Distribution:
+def distribution(logits: tf.Tensor) -> tfp.distributions.Distribution:
     """N(mean, diag(exp(log_std))^2) over actions, for logits [..., 2A]."""
     mean, log_std = tf.split(logits, 2, axis=-1)
-    return tfd.Independent(tfd.Normal(mean, tf.exp(log_std)), reinterpreted_batch_ndims=1)
+    return tfp.distributions.Independent(tfp.distributions.Normal(mean, tf.exp(log_std)), reinterpreted_batch_ndims=1)
 
 
 def log_prob(logits: tf.Tensor, action: tf.Tensor) -> tf.Tensor:

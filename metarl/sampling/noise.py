@@ -30,7 +30,7 @@ class NoiseKey(NamedTuple):
     seed: int
     iteration: int
     phase: str
-    task_indices: Sequence[int]
+    task_indices: Sequence[int] | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)

@@ -43,7 +43,7 @@ class Shard(abc.ABC, Generic[Collected]):
     num_tasks: int
 
     @abc.abstractmethod
-    def collect(self, parameters: Any, tasks: TaskBatch, seed: int, iteration: int, **options: Any) -> Collected:
+    def collect(self, parameters: Any, tasks: TaskBatch, seed: int, iteration: int) -> Collected:
         """Samples and adapts with the given meta-parameters, and keeps the result for `evaluate`.
 
         Repeating the call with the same arguments gives the same result: that is how a lost worker is replaced.

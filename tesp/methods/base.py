@@ -59,11 +59,15 @@ class Method(abc.ABC):
         name: how the method is called in logs and file names.
         context_dim: D, 0 for methods without context.
         uses_encoder: whether the context is an embedding of buffered episodes.
+        gru_units: U of the encoder, 0 without.
+        encoder_action_feature: what stands for the action in the encoder's input, "logits" or "action".
     """
 
     name: str
     context_dim: int = 0
     uses_encoder: bool = False
+    gru_units: int = 0
+    encoder_action_feature: str = "logits"
 
     def __init__(
         self,
@@ -96,6 +100,12 @@ class Method(abc.ABC):
         """
         del weights, episodes, plain
         return None
+
+    def feature_dim(self, observation_dim: int, action_dim: int) -> int:
+        """Width of the encoder's input per step: observation, logits or action, reward; 0 without an encoder."""
+        if not self.uses_encoder:
+            return 0
+        return observation_dim + action_dim * (2 if self.encoder_action_feature == "logits" else 1) + 1
 
     def initial_parameters(self, seed: int, observation_dim: int, action_dim: int) -> MetaParameters:
         """Returns the meta-parameters before training."""

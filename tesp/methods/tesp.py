@@ -60,10 +60,6 @@ class TESP(Method):
             f"{self.name}.encoder_action_feature", encoder_action_feature, ENCODER_ACTION_FEATURES
         )
 
-    def feature_dim(self, observation_dim: int, action_dim: int) -> int:
-        """Width of the encoder's input per step: observation, logits or action, reward."""
-        return observation_dim + action_dim * (2 if self.encoder_action_feature == "logits" else 1) + 1
-
     def initial_variables(self, seed: int, observation_dim: int, action_dim: int) -> tuple[Weights, Weights]:
         """Returns (encoder, policy)."""
         encoder = GRUEncoder(self.feature_dim(observation_dim, action_dim), self.gru_units, self.context_dim, seed=seed)
@@ -71,6 +67,8 @@ class TESP(Method):
 
     def context(self, weights: Mapping[str, tf.Tensor], episodes: EncoderInput | None, plain: bool) -> Any:
         """The task embedding h, [M, D]: the mean over the buffered episodes, zero for an empty buffer."""
+        if episodes is None:
+            raise ValueError("a method with an encoder needs the buffered episodes")
         differentiable = "plain" if plain else "fast"
         return encode(weights, episodes.features, episodes.lengths, differentiable)
 

@@ -1,4 +1,4 @@
-"""Section 1 and 10 of the TESP specification: variables, adaptation, first- and second-order derivatives, rate bound."""
+"""TESP specification, sections 1 and 10: variables, adaptation, first- and second-order derivatives, rate bound."""
 
 import numpy as np
 import pytest
@@ -252,7 +252,7 @@ class TestReplay:
             direction = tf.nest.map_structure(lambda x: tf.constant(rng.normal(size=x.shape)), parameters)
             step = 1e-6
             shifted = [
-                tf.nest.map_structure(lambda x, d, sign=sign: x + sign * step * d, parameters, direction)
+                tf.nest.map_structure(lambda x, d, shift=sign * step: x + shift * d, parameters, direction)
                 for sign in (1, -1)
             ]
             numeric = (self.loss(method, shifted[0], rounds, data) - self.loss(method, shifted[1], rounds, data)) / (
