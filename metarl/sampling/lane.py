@@ -29,7 +29,14 @@ class Lane:
     """Task slots `first` to `first + count - 1` of the batch; slots beyond `count` are padding and never stepped."""
 
     def __init__(
-        self, family: TaskFamily, first: int, count: int, num_slots: int, rollouts_per_task: int, horizon: int
+        self,
+        family: TaskFamily,
+        first: int,
+        count: int,
+        num_slots: int,
+        rollouts_per_task: int,
+        horizon: int,
+        num_threads: int = 1,
     ):
         """Makes the lane's copies and its recording.
 
@@ -40,12 +47,15 @@ class Lane:
             num_slots: m, the same for all lanes so that one compiled policy serves them all.
             rollouts_per_task: R.
             horizon: H.
+            num_threads: threads that share the lane's physics, for families whose simulations can.
         """
         self.first, self.count, self.num_slots = first, count, num_slots
         self.steps_taken = 0
         self._family, self._R, self._H = family, rollouts_per_task, horizon
         self._num_copies = num_slots * rollouts_per_task
         self._simulation = family.make_simulation(self._num_copies)
+        if num_threads > 1:
+            self._simulation.use_threads(num_threads)
         # After t ticks every copy has made t steps, of which fewer than H belong to its running episode: at tick 2H - 1
         # each copy has completed at least H steps, so each task at least R H, and no round can be longer.
         self._max_ticks = 2 * horizon - 1 if family.ends_early else horizon
@@ -86,6 +96,8 @@ class Lane:
         live = np.repeat(remaining > 0, R)
         num_live = int(live.sum())
         start = np.zeros(self._num_copies, np.int64)
+        next_due = self._H
+        nothing = np.zeros(0, np.int64)
         ended: list[_Ended] = []
         self.steps_taken = 0
 
@@ -100,15 +112,16 @@ class Lane:
             packed[..., observed:] = normals.at(tick)
             output = self._outputs[tick]
             output[...] = policy(packed)
-            outcome = simulation.step(output[..., 2 * A :].reshape(-1, A).astype(np.float64), tasks_of_copies)
+            outcome = simulation.step(output[..., 2 * A :].astype(np.float64).reshape(-1, A), tasks_of_copies)
             self._reward[tick] = outcome.reward
             self._record_info(tick, outcome.info)
             self.steps_taken += num_live
             if state_noise is not None:
                 simulation.perturb_state(state_noise[0] * state_noise[1].at(tick).reshape(self._num_copies, -1))
 
-            done = live & (outcome.terminated | (tick + 1 - start >= self._H))
-            ending = np.flatnonzero(done)
+            ending = nothing
+            if tick + 1 >= next_due or outcome.terminated.any():
+                ending = np.flatnonzero(live & (outcome.terminated | (tick + 1 - start >= self._H)))
             if ending.size:
                 ended.append(_Ended(ending, start[ending], np.full(ending.size, tick + 1), outcome.terminated[ending]))
                 np.subtract.at(remaining, ending // R, tick + 1 - start[ending])
@@ -120,6 +133,7 @@ class Lane:
                     live, num_live = still, int(still.sum())
                     simulation.select(np.flatnonzero(live))
                 simulation.reset(ending[live[ending]])
+                next_due = int(start[live].min()) + self._H
             observation = simulation.observe()
             if observation_noise is not None:
                 exact = observation[ending]

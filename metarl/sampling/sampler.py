@@ -23,7 +23,10 @@ from metarl.simulation.task_family import TaskFamily
 _PROGRESS_SECONDS = 0.2
 # Up to so many copies per task, a policy of 256 units takes a fifth of the time in NumPy. The number of tasks does not
 # matter, so that the same arithmetic is used however the tasks are split.
-_HOST_ROLLOUTS = 4
+_HOST_ROLLOUTS = 8
+# Up to so many copies in all, one lane whose physics is shared among the threads is faster than one lane per thread:
+# a tick is then so short that lanes mostly wait for each other's interpreter lock.
+_ONE_LANE_COPIES = 64
 
 
 class Sampler:
@@ -35,8 +38,8 @@ class Sampler:
     round.
 
     The tasks are split over *lanes*: each lane is a thread with its own simulation and its own loop of policy and
-    physics, so that no tick waits for another lane. Results do not depend on the number of lanes as far as the policy's
-    arithmetic does not depend on its batch shape.
+    physics, so that no tick waits for another lane. Few copies make one lane, whose physics uses all the threads.
+    Results do not depend on the number of lanes as far as the policy's arithmetic does not depend on its batch shape.
 
     Attributes:
         capacity: S.
@@ -65,7 +68,7 @@ class Sampler:
             horizon: H.
             num_threads: upper limit of the lanes; default: the machine's cores that this process may use.
             jit_compile: compile the policy with XLA, which halves the cost of calling it.
-            host_act: the same policy in NumPy, used when R is at most 4: called once per lane and round with the lane's
+            host_act: the same policy in NumPy, used when R is at most 8: called once per lane and round with the lane's
                 arguments as arrays ([m, ...], shared ones among them), it returns a function of observation [m, R, O]
                 and standard_normal [m, R, A]. Default: `act` serves all sizes.
         """
@@ -76,10 +79,12 @@ class Sampler:
         self.capacity = steps_capacity(rollouts_per_task, horizon, family.ends_early)
         self._act, self._jit_compile = act, jit_compile
         self._host_act = host_act if rollouts_per_task <= _HOST_ROLLOUTS else None
-        self._num_slots = -(-num_tasks // max(1, min(num_threads, num_tasks)))
+        one_lane = family.threaded and num_tasks * rollouts_per_task <= _ONE_LANE_COPIES
+        num_lanes = 1 if one_lane else max(1, min(num_threads, num_tasks))
+        self._num_slots = m = -(-num_tasks // num_lanes)
         self._lanes = [
-            Lane(family, first, min(self._num_slots, num_tasks - first), self._num_slots, rollouts_per_task, horizon)
-            for first in range(0, num_tasks, self._num_slots)
+            Lane(family, first, min(m, num_tasks - first), m, rollouts_per_task, horizon, num_threads // num_lanes)
+            for first in range(0, num_tasks, m)
         ]
         self._threads = concurrent.futures.ThreadPoolExecutor(len(self._lanes), thread_name_prefix="sampler")
         self._policy: LanePolicies | None = None

@@ -18,7 +18,8 @@ class MujocoSimulation(Simulation):
 
     One control period is one call of MuJoCo's batch stepper for all copies, `frame_skip` times `mj_step` each. The call
     releases the interpreter lock once, so blocks in different threads run at the same time; its results are those of a
-    loop over one `MjData` per copy, bit for bit, however many copies there are. Memory is that of one `MjData`.
+    loop over one `MjData` per copy, bit for bit, however many copies and threads there are. Memory is that of one
+    `MjData` per thread.
 
     Body positions are those the last physics step left in memory, as gymnasium's own MuJoCo environments read them:
     with the Euler integrator they lag `qpos` by one physics step (TESP specification, section 5.1).
@@ -69,8 +70,19 @@ class MujocoSimulation(Simulation):
         self._stage = int(mujoco.mjtStage.mjSTAGE_POS if fresh_kinematics else mujoco.mjtStage.mjSTAGE_NONE)
         self._quaternions = _quaternion_addresses(model)
         self._data = mujoco.MjData(model)
-        # In the caller's thread: a second one would have to be woken in every control period.
-        self._batch = mujoco_batch.Batch(model, num_copies, 1)
+        self._initial_row, self._initial_positions = self._initial_state(initial_qpos)
+        self.body_positions = np.empty((num_copies, len(self._body_ids), 3))
+        self.diverged = np.zeros(num_copies, bool)
+        self._selected = np.ones(num_copies, bool)
+        self._live: np.ndarray | None = None
+        self._open(1)
+
+    def use_threads(self, num_threads: int) -> None:
+        """Shares every control period among `num_threads` threads, the caller's included; resets all copies."""
+        self._open(num_threads)
+
+    def _open(self, num_threads: int) -> None:
+        self._batch = mujoco_batch.Batch(self.model, self.num_copies, num_threads)
         # MuJoCo writes a log file at the first warning of each kind. Divergence is visible in the numbers themselves,
         # so the counters start above the value that triggers the log.
         self._batch.warning[..., 1] = 1
@@ -78,12 +90,7 @@ class MujocoSimulation(Simulation):
         self.qpos, self.qvel = self._batch.bind("qpos"), self._batch.bind("qvel")
         self._controls = self._batch.bind("ctrl")
         self._xpos = self._batch.bind("xpos")
-        self._motion = self._rows[:, _motion_columns(model)]
-        self.body_positions = np.empty((num_copies, len(self._body_ids), 3))
-        self.diverged = np.zeros(num_copies, bool)
-        self._initial_row, self._initial_positions = self._initial_state(initial_qpos)
-        self._selected = np.ones(num_copies, bool)
-        self._live: np.ndarray | None = None
+        self._motion = self._rows[:, _motion_columns(self.model)]
         self.reset()
 
     def reset(self, indices: np.ndarray | None = None) -> None:
@@ -140,7 +147,7 @@ class MujocoSimulation(Simulation):
         data = self._data
         data.qpos[:] = initial_qpos
         mujoco.mj_forward(self.model, data)
-        row = np.empty(self._rows.shape[1])
+        row = np.empty(mujoco.mj_stateSize(self.model, int(mujoco.mjtState.mjSTATE_INTEGRATION)))
         mujoco.mj_getState(self.model, data, row, int(mujoco.mjtState.mjSTATE_INTEGRATION))
         return row, data.xpos[self._body_ids]
 

@@ -54,6 +54,12 @@ class Simulation(abc.ABC):
         A simulation may leave the others unstepped and return anything in their rows; this one steps them all.
         """
 
+    def use_threads(self, num_threads: int) -> None:  # noqa: B027  (optional by intention)
+        """Shares every step among `num_threads` threads, the caller's included; resets all copies.
+
+        Results do not depend on it. A simulation may do without; this one does.
+        """
+
     @abc.abstractmethod
     def perturb_state(self, noise: np.ndarray) -> None:
         """Adds `noise` ([n, state_dim]) to the copies' state (positions, then velocities)."""
@@ -69,6 +75,7 @@ class TaskFamily(abc.ABC):
         ends_early: whether an episode can terminate before the horizon. It decides the capacity S of `Steps`.
         info_keys: the keys of `StepOutcome.info`.
         task_key: what the Gymnasium face calls a task, in its reset options and in `info`.
+        threaded: whether the family's simulations make use of `Simulation.use_threads`.
     """
 
     name: str
@@ -79,6 +86,7 @@ class TaskFamily(abc.ABC):
     ends_early: bool
     info_keys: tuple[str, ...]
     task_key: str = "task"
+    threaded: bool = False
 
     @abc.abstractmethod
     def make_simulation(self, num_copies: int) -> Simulation:

@@ -92,18 +92,19 @@ class GoalFamily(TaskFamily):
             unhealthy: [n] bool, copies whose episode ends because of their state; default none.
         """
         offset = position - tasks
-        distance = np.sqrt(np.einsum("ij,ij->i", offset, offset))
-        ctrl_cost = self.ctrl_cost_scale * np.einsum("ij,ij->i", clipped_actions, clipped_actions)
+        distance = np.sqrt(np.vecdot(offset, offset))
+        dist_reward = -distance
+        ctrl_cost = self.ctrl_cost_scale * np.vecdot(clipped_actions, clipped_actions)
         arrived = self.has_arrived(offset, distance)
         info = {
-            "dist_reward": -distance,
+            "dist_reward": dist_reward,
             "ctrl_cost": ctrl_cost,
             "arrived": arrived.astype(np.float64),
             "unhealthy": np.zeros(len(position)) if unhealthy is None else unhealthy.astype(np.float64),
             "position": position,
         }
         terminated = arrived if unhealthy is None else arrived | unhealthy
-        return StepOutcome(-distance - self.ctrl_cost_coeff * ctrl_cost, terminated, info)
+        return StepOutcome(dist_reward - self.ctrl_cost_coeff * ctrl_cost, terminated, info)
 
 
 class MujocoGoalFamily(GoalFamily):
@@ -116,6 +117,7 @@ class MujocoGoalFamily(GoalFamily):
         fresh_kinematics: whether p and the reacher's observation are recomputed after the last physics step (D8).
     """
 
+    threaded = True
     model_file: str
     body: str
     initial_qpos: Sequence[float] | None = None

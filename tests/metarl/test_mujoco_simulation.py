@@ -151,6 +151,25 @@ def test_threads_do_not_disturb_each_other():
         np.testing.assert_array_equal(block.observe(), expected)
 
 
+def test_threads_of_one_block_change_nothing():
+    block = push(make_block(20))
+    block.use_threads(3)
+    assert not block.diverged.any()
+    np.testing.assert_array_equal(block.observe(), make_block(20).observe())
+    block.select(np.arange(15))
+    expected = make_block(20)
+    expected.select(np.arange(15))
+    np.testing.assert_array_equal(push(block, 30).observe(), push(expected, 30).observe())
+    np.testing.assert_array_equal(block.body_positions, expected.body_positions)
+
+
+def test_reset_leaves_nothing_of_the_old_state():
+    block = push(make_block(), 30)
+    block.reset(np.array([0, 2]))
+    push(block, 10)
+    np.testing.assert_array_equal(block.observe()[[0, 2]], push(make_block(), 10).observe()[[0, 2]])
+
+
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match="autoreset"):
         make_block(autoreset="enable")
