@@ -101,7 +101,7 @@ class Computation:
         """One fast-update: (G + g, inner loss [M], gradient norm before clipping [M])."""
         adapted = self.method.adapted_params(parameters, accumulated)
         gradient, loss, norm = objectives.inner_gradient(
-            self.method, adapted, parameters.shared, data, self.objective.inner_grad_clip
+            self.method, adapted, parameters.shared, objectives.without_padding(data), self.objective.inner_grad_clip
         )
         return {name: accumulated[name] + gradient[name] for name in accumulated}, loss, norm
 
@@ -117,6 +117,7 @@ class Computation:
             rounds: the adaptation's rounds; empty unless the inner gradients are replayed.
         """
         second_order = self.objective.second_order
+        data, *rounds = (objectives.without_padding(one) for one in (data, *rounds))
         with tf.GradientTape() as tape:
             tape.watch(parameters)
             if rounds:

@@ -31,6 +31,16 @@ class Round(NamedTuple):
     episodes: EncoderInput | None
 
 
+def without_padding(data: Round) -> Round:
+    """The round cut behind its longest task: padding costs as much arithmetic as steps do.
+
+    The number of steps left, S, is dynamic; the function around it is still traced once.
+    """
+    longest = tf.reduce_max(tf.reduce_sum(tf.cast(data.steps.valid, tf.int32), axis=1))
+    steps, advantage = tf.nest.map_structure(lambda x: x[:, :longest], (data.steps, data.advantage))
+    return Round(steps, advantage, data.episodes)
+
+
 class OuterTerms(NamedTuple):
     """Per-task scalars of the outer loss, [M] each: total = policy_loss + eta * model_loss."""
 

@@ -19,7 +19,7 @@ def dense(kernel: tf.Tensor, bias: tf.Tensor | None, x: tf.Tensor) -> tf.Tensor:
     Args:
         kernel: [in, out] shared, or [M, in, out] per task.
         bias: [out] or [M, out], as the kernel; None for none.
-        x: [M, S, in].
+        x: [M, S, in], M or S static.
 
     Returns:
         [M, S, out].
@@ -30,7 +30,8 @@ def dense(kernel: tf.Tensor, bias: tf.Tensor | None, x: tf.Tensor) -> tf.Tensor:
     # One large product instead of M small ones: the shared kernel is broadcast by folding tasks into rows.
     num_tasks, rows, width = x.shape
     flat = tf.matmul(tf.reshape(x, [-1, width]), kernel)
-    product = tf.reshape(flat, [-1 if num_tasks is None else num_tasks, rows, kernel.shape[-1]])
+    leading = [-1 if size is None else size for size in (num_tasks, rows)]
+    product = tf.reshape(flat, [*leading, kernel.shape[-1]])
     return product if bias is None else product + bias
 
 
