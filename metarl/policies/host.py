@@ -21,7 +21,7 @@ def gaussian_mlp(weights: Mapping[str, np.ndarray], context: np.ndarray | None =
         context: [M, C], numbers concatenated behind every observation of the task, or None for none.
         name: prefix of the layers' names.
     """
-    layers = []
+    layers: list[tuple[np.ndarray, np.ndarray]] = []
     while f"{name}{len(layers)}.kernel" in weights:
         kernel, bias = weights[f"{name}{len(layers)}.kernel"], weights[f"{name}{len(layers)}.bias"]
         bias = bias[..., np.newaxis, :]

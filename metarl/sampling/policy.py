@@ -13,10 +13,10 @@ from metarl.policies.host import HostPolicy
 
 
 class Share(NamedTuple):
-    """A lane's part of the tasks: `count` of them from `first`; slots beyond repeat the last one."""
+    """A lane's part of the tasks: `size` of them from `first`; slots beyond repeat the last one."""
 
     first: int
-    count: int
+    size: int
 
 
 class Sizes(NamedTuple):
@@ -123,10 +123,10 @@ class CompiledPolicy:
         return [self._caller([self._part(leaf, share) for leaf in leaves] + shared_leaves) for share in shares]
 
     def _part(self, leaf: tf.Tensor, share: Share) -> tf.Tensor:
-        if share.count == self._sizes.num_tasks == self._sizes.num_slots:
+        if share.size == self._sizes.num_tasks == self._sizes.num_slots:
             return leaf
-        if share.count == self._sizes.num_slots:
-            return leaf[share.first : share.first + share.count]
+        if share.size == self._sizes.num_slots:
+            return leaf[share.first : share.first + share.size]
         return tf.gather(leaf, _rows(share, self._sizes.num_slots))
 
     def _caller(self, leaves: list[tf.Tensor]) -> Callable[[np.ndarray], np.ndarray]:
@@ -186,4 +186,4 @@ def _leaf_specs(nest: Any) -> list[tuple[tuple[int, ...], tf.DType]]:
 
 def _rows(share: Share, num_slots: int) -> np.ndarray:
     """Returns the tasks [m] of a lane's slots."""
-    return share.first + np.minimum(np.arange(num_slots), share.count - 1)
+    return share.first + np.minimum(np.arange(num_slots), share.size - 1)
