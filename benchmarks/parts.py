@@ -175,15 +175,9 @@ def original(scale: Scale) -> list[Row]:
     return rows
 
 
-# In the order in which they run: the paper-scale meta-update is early, so that the peak memory is its own.
+# The command runs them in this order: the paper-scale meta-update is early, so that the peak memory is its own.
 PARTS: Mapping[str, Callable[[Scale], list[Row]]] = {
-    "machine": machine,
-    "paper": paper,
-    "sampling": sampling,
-    "inner": inner,
-    "encoder": encoder,
-    "outer": outer,
-    "original": original,
+    part.__name__: part for part in (machine, paper, sampling, inner, encoder, outer, original)
 }
 
 

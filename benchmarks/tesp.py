@@ -13,7 +13,9 @@ from absl import app, flags
 
 from launchers.command_line import parse
 
-_ONLY = flags.DEFINE_list("only", [], "Parts: machine, paper, sampling, inner, encoder, outer, original; default all.")
+PARTS = ("machine", "paper", "sampling", "inner", "encoder", "outer", "original")
+
+_ONLY = flags.DEFINE_list("only", [], f"Parts, separated by commas: {', '.join(PARTS)}; default all.")
 _QUICK = flags.DEFINE_bool("quick", False, "Tiny sizes, seconds: whether everything runs, not how fast.")
 _OUTPUT = flags.DEFINE_string("output", None, "Also write the table here: .csv or .json.")
 
@@ -28,21 +30,21 @@ def main(argv: list[str]) -> int:
 
         if len(argv) > 1:
             raise UserError(f"unexpected argument {argv[1]!r}; every option begins with --")
+        for name in _ONLY.value:
+            if name not in PARTS:
+                raise UserError(f"--only: there is no part {name!r}{did_you_mean(name, PARTS)}")
         output = report.check_output(_OUTPUT.value) if _OUTPUT.value else None
         runtime.import_tensorflow()
         # Every size has compiled functions of its own, which TensorFlow takes for one function retraced.
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
         from benchmarks import parts
 
-        for name in _ONLY.value:
-            if name not in parts.PARTS:
-                raise UserError(f"--only: there is no part {name!r}{did_you_mean(name, parts.PARTS)}")
         scale = parts.QUICK if _QUICK.value else parts.Scale()
         rows = []
-        for name, part in parts.PARTS.items():
+        for name in PARTS:
             if not _ONLY.value or name in _ONLY.value:
                 sys.stderr.write(f"measuring: {name}\n")
-                rows += parts.judge(part(scale), scale)
+                rows += parts.judge(parts.PARTS[name](scale), scale)
         sys.stdout.write(report.table(rows))
         if output:
             report.write(rows, output)
