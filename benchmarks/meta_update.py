@@ -9,13 +9,12 @@ import resource
 import statistics
 import sys
 import time
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from benchmarks.encoder import encoder_gflop
 from benchmarks.machine import matmul_rate
 from benchmarks.sampling import RawPhysics
 from benchmarks.updates import policy_gflop
-from metarl.experiment.learner import Metrics
 from tesp.families.wheeled import Wheeled
 from tesp.learner import TespLearner
 from tesp.methods import MAESN, MAML, TESP, MetaSGD, Method
@@ -54,7 +53,7 @@ class Sizes(NamedTuple):
 def make_method(name: str, sizes: Sizes) -> Method:
     """The method with the sizes' widths and an embedding of 8 numbers."""
     hidden = (sizes.hidden, sizes.hidden)
-    context = {"embedding_dim": 8, "embedding_coeff": 0.01}
+    context: dict[str, Any] = {"embedding_dim": 8, "embedding_coeff": 0.01}
     return {
         "MAML": lambda: MAML(hidden_sizes=hidden),
         "Meta-SGD": lambda: MetaSGD(hidden_sizes=hidden),
@@ -162,15 +161,15 @@ def time_meta_updates(name: str, sizes: Sizes, repetitions: int, physics_seconds
     yardsticks = Yardsticks(sizes.tasks * sizes.copies, sizes.horizon, physics_seconds)
     learner.run_iteration(_unreported)
     marks = [yardsticks.measure()]
-    runs: list[tuple[float, Metrics]] = []
+    runs: list[tuple[float, dict[str, float]]] = []
     ratios, budgets = [], []
     for _ in range(repetitions):
         begin = time.perf_counter()
-        metrics = learner.run_iteration(_unreported)
+        metrics = {name: value for name, value in learner.run_iteration(_unreported).items() if value is not None}
         seconds = time.perf_counter() - begin
         marks.append(yardsticks.measure())
         raw, matmul = (statistics.mean(pair) for pair in zip(*marks[-2:], strict=True))
-        steps = metrics["env_steps/this_iteration"]
+        steps = int(metrics["env_steps/this_iteration"])
         gflop = meta_update_gflop(learner.method, sizes, family.observation_dim, family.action_dim, steps)
         runs.append((seconds, metrics))
         budgets.append((steps / raw, gflop / matmul))

@@ -46,7 +46,8 @@ class Row(NamedTuple):
         """Whether the requirement is met: "yes", "NO", or empty without one."""
         if self.ratio is None or not self.required:
             return ""
-        met = self.ratio >= self.at_least if self.at_least is not None else self.ratio <= self.at_most
+        met = self.at_least is None or self.ratio >= self.at_least
+        met = met and (self.at_most is None or self.ratio <= self.at_most)
         return "yes" if met else "NO"
 
 
