@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import tensorflow as tf
 
+from metarl.networks.mlp import fan_out
 from metarl.optim.ppo import clipped_surrogate, masked_mean
 from metarl.policies import gaussian
 from metarl.sampling.steps import Steps
@@ -77,7 +78,7 @@ def inner_gradient(
     gradient = tape.gradient(total, adapted)
     squares = [tf.reduce_sum(tf.square(g), axis=list(range(1, g.shape.rank))) for g in gradient.values()]
     # Without a warm-up the first gradient of an encoder is exactly zero, where the root's derivative is infinite.
-    norm = tf.sqrt(tf.maximum(tf.add_n(squares), _LEAST_SQUARED_NORM))
+    norm = tf.sqrt(tf.maximum(tf.reduce_sum(tf.stack(squares), axis=0), _LEAST_SQUARED_NORM))
     scale = clip_norm * tf.minimum(1.0 / norm, 1.0 / clip_norm)
     clipped = {name: g * tf.reshape(scale, [-1] + [1] * (g.shape.rank - 1)) for name, g in gradient.items()}
     return clipped, loss, norm
@@ -104,9 +105,11 @@ def replayed_adaptation(
     """
     num_tasks = rounds[0].advantage.shape[0]
     accumulated = {n: tf.zeros([num_tasks, *theta.shape], theta.dtype) for n, theta in parameters.inner.items()}
-    for data in rounds:
-        adapted = method.adapted_params(parameters, accumulated)
-        gradient, _, _ = inner_gradient(method, adapted, parameters.shared, data, clip_norm, plain=second_order)
+    leaves = [fan_out(leaf, len(rounds)) for leaf in tf.nest.flatten(parameters)]
+    for k, data in enumerate(rounds):
+        mine = tf.nest.pack_sequence_as(parameters, [copies[k] for copies in leaves])
+        adapted = method.adapted_params(mine, accumulated)
+        gradient, _, _ = inner_gradient(method, adapted, mine.shared, data, clip_norm, plain=second_order)
         if not second_order:
             gradient = tf.nest.map_structure(tf.stop_gradient, gradient)
         accumulated = {name: accumulated[name] + gradient[name] for name in accumulated}

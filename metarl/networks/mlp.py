@@ -85,17 +85,30 @@ def mlp_task_by_task(
     Returns:
         [M, S, out].
     """
-    weights = {key: value for key, value in weights.items() if key.startswith(name)}
+    num_tasks = x.shape[0]
     rank = {"kernel": 2, "bias": 1}
-    outputs = []
-    for task in range(x.shape[0]):
-        mine = {
-            key: value[task] if value.shape.rank > rank[key.rpartition(".")[2]] else value
-            for key, value in weights.items()
-        }
-        row = None if context is None else context[task : task + 1]
-        outputs.append(mlp(mine, x[task : task + 1], row, name))
+    own: dict[str, list[tf.Tensor]] = {}
+    for key, value in weights.items():
+        if key.startswith(name):
+            shared = value.shape.rank == rank[key.rpartition(".")[2]]
+            own[key] = fan_out(value, num_tasks) if shared else tf.unstack(value)
+    rows = tf.split(x, num_tasks)
+    contexts = [None] * num_tasks if context is None else tf.split(context, num_tasks)
+    outputs = [
+        mlp({key: values[task] for key, values in own.items()}, rows[task], contexts[task], name)
+        for task in range(num_tasks)
+    ]
     return tf.concat(outputs, axis=0)
+
+
+def fan_out(x: tf.Tensor, count: int) -> list[tf.Tensor]:
+    """`count` copies of a tensor that is used so often, for gradients whose bits do not depend on timing.
+
+    TensorFlow adds the gradients of a tensor's uses with one AddN. That operation accumulates into whichever input's
+    buffer happens to be free, so that with three inputs or more the order of the sum, and its last bit, depends on
+    which thread was faster. The gradient of these copies is a sum along an axis, whose order is fixed.
+    """
+    return tf.unstack(tf.broadcast_to(x, [count, *x.shape]), num=count)
 
 
 class MLP(keras.layers.Layer):

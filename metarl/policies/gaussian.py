@@ -15,8 +15,15 @@ def distribution(logits: tf.Tensor) -> tfp.distributions.Distribution:
 
 
 def log_prob(logits: tf.Tensor, action: tf.Tensor) -> tf.Tensor:
-    """Log pi(a | s), [...], for logits [..., 2A] and action [..., A]."""
-    return distribution(logits).log_prob(action)
+    """Log pi(a | s), [...], for logits [..., 2A] and action [..., A].
+
+    The action is standardised first: the standard deviation then enters once, and its gradient is no sum over uses
+    (see `metarl.networks.mlp.fan_out`).
+    """
+    mean, log_std = tf.split(logits, 2, axis=-1)
+    standardised = (action - mean) * tf.exp(-log_std)
+    unit = tfp.distributions.Normal(tf.zeros([], logits.dtype), tf.ones([], logits.dtype))
+    return tf.reduce_sum(unit.log_prob(standardised) - log_std, axis=-1)
 
 
 def kl_divergence(logits_old: tf.Tensor, logits_new: tf.Tensor) -> tf.Tensor:

@@ -72,4 +72,4 @@ def mean_over_tasks(sums: Sequence[Any], num_tasks: int) -> Any:
 def _mean(sums: list[Any], num_tasks: tf.Tensor) -> Any:
     if len(sums) == 1:
         return tf.nest.map_structure(lambda x: x / num_tasks, sums[0])
-    return tf.nest.map_structure(lambda *parts: tf.add_n(parts) / num_tasks, *sums)
+    return tf.nest.map_structure(lambda *parts: tf.reduce_sum(tf.stack(parts), axis=0) / num_tasks, *sums)
