@@ -8,7 +8,6 @@ import gin
 import numpy as np
 
 from metarl.experiment import checks
-from metarl.experiment.errors import UserError
 from tesp import reporting
 from tesp.validation import GOAL_SETS, adapt_to_goals, do_nothing_return
 
@@ -37,9 +36,7 @@ class FinalTable:
         if rollouts_per_task is not None:
             rollouts_per_task = checks.integer("FinalTable.rollouts_per_task", rollouts_per_task, minimum=1)
         self.rollouts_per_task = rollouts_per_task
-        if isinstance(goal_sets, str):
-            raise UserError(f"FinalTable.goal_sets must be a list of names, got {goal_sets!r}")
-        self.goal_sets = tuple(checks.choice("FinalTable.goal_sets", name, GOAL_SETS) for name in goal_sets)
+        self.goal_sets = checks.choices("FinalTable.goal_sets", goal_sets, GOAL_SETS)
 
     def rows(self, learner: "TespLearner", report: Callable[[str], None]) -> list[dict[str, Any]]:
         """One row per goal set.

@@ -9,6 +9,7 @@ One meta-update:
     keep the best evaluated iterate within the KL limit; Adam's moments are kept in any case
 """
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -18,7 +19,7 @@ import numpy as np
 
 from metarl.experiment import checks
 from metarl.experiment.errors import UserError
-from metarl.experiment.learner import EvaluationRequest, EvaluationResult, Learner, Metrics, Report
+from metarl.experiment.learner import EvaluationRequest, EvaluationResult, Learner, Metrics, NonFiniteError, Report
 from metarl.optim.adam import AdamState, adam_init
 from metarl.optim.ppo import BestIterate, best_iterate_loop
 from metarl.scaling.shard import TaskBatch, mean_over_tasks, task_slices
@@ -78,6 +79,11 @@ class TespLearner(Learner):
         self.meta_update = _part("meta_update", meta_update, MetaUpdate)
         self.validation = _part("validation", validation, Validation)
         self.final = _part("final", final, FinalTable)
+        for part in (self.validation, self.final):
+            if (part.num_goals or 0) > self._num_goals:
+                raise UserError(
+                    f"{type(part).__name__}.num_goals is {part.num_goals}, more than the {num_goals} goals of a set"
+                )
         self.goal_sets: GoalSets = draw_goal_sets(family, goal_seed, self._num_goals)
         self._task_stream = task_batch_stream(family, self.seed, self._num_goals)
         self.parameters: MetaParameters = self.initial_parameters()
@@ -158,7 +164,12 @@ class TespLearner(Learner):
             gradient = mean_over_tasks([sums for sums, _ in results], self.meta_batch_size)
             terms = [np.concatenate(values) for values in zip(*(terms for _, terms in results), strict=True)]
             means = [float(np.mean(values, dtype=np.float64)) for values in terms]
-            return gradient, dict(zip(results[0][1]._fields, means, strict=True))
+            scalars = dict(zip(results[0][1]._fields, means, strict=True))
+            # A bad gradient shows in the next evaluation's terms; selection alone would pass over it in silence.
+            for name, value in scalars.items():
+                if not math.isfinite(value):
+                    raise NonFiniteError(f"the outer loss's {name} is {value}")
+            return gradient, scalars
 
         settings = self.meta_update
         return best_iterate_loop(

@@ -118,7 +118,6 @@ class TespShard(Shard[Adaptation]):
         phase: str = "train",
         transition_noise: TransitionNoise | None = None,
         keep: bool = True,
-        inner_updates: int | None = None,
         report: Callable[[str], None] | None = None,
     ) -> Adaptation:
         """The adaptation of section 3.2, step 3, for all tasks of the shard.
@@ -131,11 +130,10 @@ class TespShard(Shard[Adaptation]):
             phase: what the adaptation is for; with seed, iteration and task index it keys all random numbers.
             transition_noise: noise on transitions (section 6.2); never used in training.
             keep: store what `evaluate` needs, in place of what was stored before.
-            inner_updates: K, if other than configured.
             report: is told what is being done.
         """
         settings, method, compute = self._settings, self._method, self.computation
-        updates = settings.inner_updates if inner_updates is None else inner_updates
+        updates = settings.inner_updates
         seconds = {"sampling": 0.0, "inner": 0.0}
         simulated = 0
         buffer = EpisodeBuffer(self.num_tasks, settings.episode_mode, settings.buffer_size)

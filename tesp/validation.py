@@ -46,9 +46,7 @@ class Validation:
                 raise UserError(f'Validation.frequency must be an integer or "auto", got {frequency!r}')
             frequency = checks.integer("Validation.frequency", frequency, minimum=0)
         self.frequency = frequency
-        if isinstance(goal_sets, str):
-            raise UserError(f"Validation.goal_sets must be a list of names, got {goal_sets!r}")
-        self.goal_sets = tuple(checks.choice("Validation.goal_sets", name, GOAL_SETS) for name in goal_sets)
+        self.goal_sets = checks.choices("Validation.goal_sets", goal_sets, GOAL_SETS)
         self.num_goals = None if num_goals is None else checks.integer("Validation.num_goals", num_goals, minimum=1)
         self._noise = TransitionNoise(noise_sigma, noise_kind)
 
@@ -84,7 +82,6 @@ def adapt_to_goals(
     iteration: int,
     phase: str,
     transition_noise: TransitionNoise | None = None,
-    inner_updates: int | None = None,
     report: Callable[[str], None] | None = None,
 ) -> SetResult:
     """Runs the complete adaptation for every goal, in chunks of the shard's size, the last one padded.
@@ -97,7 +94,6 @@ def adapt_to_goals(
         iteration: completed meta-updates.
         phase: names the goal set in the random numbers' keys; the goal's index is the task index.
         transition_noise: noise on transitions.
-        inner_updates: K, if other than configured.
         report: is told what is being done.
     """
     chunks: list[list[Episodes]] = []
@@ -116,7 +112,6 @@ def adapt_to_goals(
             phase=phase,
             transition_noise=transition_noise,
             keep=False,
-            inner_updates=inner_updates,
         )
         simulated += adaptation.simulated_steps
         count = min(size, len(goals) - start)

@@ -41,10 +41,21 @@ def choice(name: str, value: Any, choices: Iterable[str]) -> str:
 
 
 def integers(name: str, value: Any, minimum: int | None = None) -> tuple[int, ...]:
-    """Returns `value` as a tuple if it is a sequence of integers >= minimum; raises UserError otherwise."""
-    if isinstance(value, str) or not hasattr(value, "__iter__"):
+    """Returns `value` as a tuple if it is a list of at least one integer >= minimum; raises UserError otherwise."""
+    if not isinstance(value, list | tuple) or not value:
         raise UserError(f"{name} must be a list of integers, got {value!r}")
     return tuple(integer(f"{name}[{i}]", item, minimum) for i, item in enumerate(value))
+
+
+def choices(name: str, value: Any, allowed: Iterable[str]) -> tuple[str, ...]:
+    """Returns `value` as a tuple if it is a list of different names among `allowed`; raises UserError otherwise."""
+    if not isinstance(value, list | tuple):
+        raise UserError(f"{name} must be a list of names, got {value!r}")
+    allowed = list(allowed)
+    chosen = tuple(choice(name, item, allowed) for item in value)
+    if len(set(chosen)) < len(chosen):
+        raise UserError(f"{name} names one of {value!r} twice")
+    return chosen
 
 
 def instance(name: str, value: Any, kind: type | tuple[type, ...], hint: str) -> Any:

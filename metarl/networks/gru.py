@@ -22,15 +22,14 @@ this to work the caller's function must be an ordinary `tf.function`; inside one
 the same, but the tasks run one after the other.
 """
 
-import zlib
 from collections.abc import Mapping
 from typing import Any
 
 import keras
-import numpy as np
 import tensorflow as tf
 
 from metarl.networks.initializers import glorot_uniform_full, normc, orthogonal_full
+from metarl.seeding import named_seed
 
 # Far beyond where hard_sigmoid saturates; no recurrent term, at most U times the largest weight, can undo it.
 _SATURATED = 1e6
@@ -289,14 +288,11 @@ class GRUEncoder(keras.layers.Layer):
     def __init__(self, feature_dim: int, units: int, embedding_dim: int, *, seed: int = 0, name: str = "encoder"):
         super().__init__(name=name)
 
-        def own_seed(parameter: str) -> int:
-            return int(np.random.SeedSequence([seed, zlib.crc32(parameter.encode())]).generate_state(1)[0])
-
         layout = {
-            "gru.kernel": ((feature_dim, 3 * units), glorot_uniform_full(own_seed("gru.kernel"))),
-            "gru.recurrent_kernel": ((units, 3 * units), orthogonal_full(own_seed("gru.recurrent_kernel"))),
+            "gru.kernel": ((feature_dim, 3 * units), glorot_uniform_full(named_seed(seed, "gru.kernel"))),
+            "gru.recurrent_kernel": ((units, 3 * units), orthogonal_full(named_seed(seed, "gru.recurrent_kernel"))),
             "gru.bias": ((3 * units,), "zeros"),
-            "proj.kernel": ((units, embedding_dim), normc(0.01, own_seed("proj.kernel"))),
+            "proj.kernel": ((units, embedding_dim), normc(0.01, named_seed(seed, "proj.kernel"))),
             "proj.bias": ((embedding_dim,), "zeros"),
         }
         self._named = {

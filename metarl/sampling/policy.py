@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import tensorflow as tf
 
+from metarl.compiled import flat_call
 from metarl.policies.host import HostPolicy
 
 
@@ -140,19 +141,6 @@ class CompiledPolicy:
             return call_concrete([*leaves, from_dlpack(shared_input.__dlpack__())]).numpy()
 
         return call
-
-
-def flat_call(concrete: Any) -> Callable[[list[tf.Tensor]], tf.Tensor]:
-    """Returns `concrete` as a function of a list of tensors, by the shortest way that this TensorFlow has.
-
-    Binding arguments to names and nests costs a public call as much as all the rest of it: 0.1 ms under the interpreter
-    lock, at every tick. `CompiledPolicy.bind` has checked the shapes.
-    """
-    call_flat = getattr(concrete, "_call_flat", None)
-    if call_flat is None:
-        return lambda tensors: concrete(*tensors)
-    captured = concrete.captured_inputs
-    return lambda tensors: call_flat(tensors, captured)
 
 
 def _aligned_zeros(shape: tuple[int, ...]) -> np.ndarray:

@@ -41,8 +41,21 @@ def parameters_of(golden, prefix, method):
     inner_names, shared_names = (set(names) for names in method.initial_variables(0, 5, 2))
     assert set(weights) == inner_names | shared_names
     assert set(rates) == (inner_names if method.adaptive_inner_lr else set())
-    pick = lambda source, names: {name: tf.constant(source[name].reshape(source[name].shape)) for name in names}  # noqa: E731
+
+    def pick(source, names):
+        # A latent vector may be stored as a row.
+        return {name: tf.constant(source[name].reshape(-1) if name == "z" else source[name]) for name in names}
+
     return MetaParameters(pick(weights, inner_names), pick(weights, shared_names), pick(rates, set(rates)))
+
+
+def accumulated_of(golden, prefixes):
+    """G by name with a leading task axis, from `<prefix>w.<name>` of each task."""
+    trees = [group(golden, f"{prefix}w.") for prefix in prefixes]
+    return {
+        name: tf.constant(np.stack([tree[name].reshape(-1) if name == "z" else tree[name] for tree in trees]))
+        for name in trees[0]
+    }
 
 
 def steps_of(batches, capacity=None):
@@ -90,6 +103,19 @@ def split_episodes(batch):
     return [(float(np.sum(r)), f) for r, f in zip(rewards, np.split(features, cuts), strict=True)]
 
 
+def episode_starts(batch):
+    """[(first row, features [T, F])] of the episodes of a ragged group."""
+    ids = batch["eps_id"]
+    starts = np.concatenate([[0], np.flatnonzero(ids[1:] != ids[:-1]) + 1])
+    return [(start, features) for start, (_, features) in zip(starts, split_episodes(batch), strict=True)]
+
+
+def batch_prefixes(golden, task):
+    """The prefixes of a task's sampled batches: warm-up and adaptation rounds."""
+    names = [f"{task}.W.", *(f"{task}.D{k}." for k in range(10))]
+    return [name for name in names if f"{name}obs" in golden]
+
+
 def encoder_input_of(buffers):
     """EncoderInput from one ragged buffer group per task."""
     episodes = [split_episodes(buffer) for buffer in buffers]
@@ -112,13 +138,8 @@ def round_of(batches, buffers=None):
     return Round(tf.nest.map_structure(tf.constant, steps), advantage, episodes)
 
 
-def stacked(trees):
-    """Leading task axis over per-task dictionaries."""
-    return {name: tf.stack([tree[name] for tree in trees]) for name in trees[0]}
-
-
 def assert_close(actual, expected, rtol=1e-4, atol_of_largest=1e-6, err_msg=""):
-    """The README's tolerance: rtol, and atol relative to the largest entry."""
+    """The golden files' tolerance: rtol, and atol relative to the largest entry."""
     expected = np.asarray(expected)
     largest = np.max(np.abs(expected)) if expected.size else 0.0
     np.testing.assert_allclose(

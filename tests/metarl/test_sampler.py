@@ -7,9 +7,9 @@ import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from metarl.compiled import flat_call
 from metarl.experiment.errors import UserError
 from metarl.sampling.noise import NoiseKey, TransitionNoise
-from metarl.sampling.policy import flat_call
 from metarl.sampling.sampler import Sampler
 from metarl.seeding import keyed_generator
 from metarl.simulation.task_family import Simulation, StepOutcome, TaskFamily
