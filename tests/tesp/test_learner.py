@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 
 from metarl.experiment.errors import UserError
+from metarl.experiment.learner import NonFiniteError
 from metarl.scaling.shard import TaskBatch
 from tesp.families.point import Point
 from tesp.families.wheeled import Wheeled
@@ -44,6 +45,16 @@ def make_learner(method="TESP", *, adaptation=None, meta_update=None, family=Non
 
 def without_clock(metrics):
     return {name: value for name, value in metrics.items() if not name.startswith("time/")}
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["train", 5, ["train", "train"], ["training"]],
+)
+def test_bad_lists_of_goal_sets_are_one_line(value):
+    with pytest.raises(UserError, match=r"Validation\.goal_sets") as error:
+        Validation(goal_sets=value)
+    assert "Validation.goal_sets" in str(error.value).splitlines()[0]
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -210,9 +221,37 @@ def test_noise_study_spares_the_training_goals():
     assert Validation().noise_for("test_2") is None
 
 
+def test_a_non_finite_parameter_stops_the_meta_update_with_evidence():
+    learner = make_learner()
+    learner.run_iteration(silent)
+    poisoned = dict(learner.parameters.shared)
+    poisoned["mlp2.bias"] = tf.fill(poisoned["mlp2.bias"].shape, np.float32("nan"))
+    learner.parameters = learner.parameters._replace(shared=poisoned)
+    with pytest.raises(NonFiniteError, match="is nan"):
+        learner.run_iteration(silent)
+    evidence = learner.crash_evidence()
+    assert np.isnan(evidence["parameters/shared/mlp2.bias"]).all()
+    assert {"steps/observation", "steps/reward", "advantage", "accumulated/gru.kernel"} <= set(evidence)
+
+
+def test_a_non_finite_gradient_is_not_passed_over(monkeypatch):
+    """Finite terms at the first evaluation and a bad gradient: the next evaluation's terms show it."""
+    learner = make_learner("MAML")
+    original = type(learner.shards[0]).evaluate
+
+    def bad_gradient(shard, key, parameters, what):
+        gradient, terms = original(shard, key, parameters, what)
+        return tf.nest.map_structure(lambda g: g * np.float32("nan"), gradient), terms
+
+    monkeypatch.setattr(type(learner.shards[0]), "evaluate", bad_gradient)
+    with pytest.raises(NonFiniteError):
+        learner.run_iteration(silent)
+
+
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
+        ({"validation": Validation(num_goals=8)}, "Validation.num_goals is 8, more than the 7 goals"),
         ({"meta_batch_size": 8}, "more than the 7 goals"),
         ({"meta_batch_size": 0}, "meta_batch_size must be at least 1"),
         ({"seed": "one"}, "seed must be an integer"),
