@@ -3,6 +3,7 @@
 python -m launchers.train --gin_file=configs/tesp_wheeled.gin --gin_param="ITERATIONS=50" --logdir=runs/wheeled --seed=1
 """
 
+import os
 import sys
 
 from absl import app, flags
@@ -25,8 +26,12 @@ def main(argv: list[str]) -> int:
         sys.stderr.write(f"error: unexpected argument {argv[1]!r}; every option begins with --\n")
         return front_door.USER_ERROR
     if _LIST.value:
-        for name, headline in project.configs().items():
-            sys.stdout.write(f"{name}  {headline}\n")
+        try:
+            for name, headline in project.configs().items():
+                sys.stdout.write(f"{name}  {headline}\n")
+            sys.stdout.flush()
+        except BrokenPipeError:  # the reader, such as `head`, has seen enough; nothing is left for Python to flush
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     given = [flag.serialize() for flag in (_GIN_FILE, _GIN_PARAM, _LOGDIR, _SEED) if flag.present]
     return front_door.exit_code(

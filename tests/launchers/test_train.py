@@ -31,6 +31,14 @@ def launch(*arguments):
     return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=120)
 
 
+def read_until(trainer, text):
+    """Reads the trainer's log up to a line with `text`; a trainer that ends before fails the test."""
+    log = []
+    while not log or text not in log[-1]:
+        log.append(trainer.stderr.readline())
+        assert log[-1], f"the trainer ended with {trainer.wait()}:\n{''.join(log)}"
+
+
 def test_help_needs_nothing_heavy_and_less_than_a_second():
     best = float("inf")
     for _ in range(3):
@@ -57,6 +65,14 @@ def test_list_shows_each_config_with_its_headline(tmp_path):
     assert done.returncode == 0
     assert "configs/aaa.gin  Table 1, first row.\n" in done.stdout
     assert "configs/studies/bbb.gin  A study.\n" in done.stdout
+
+
+def test_a_reader_of_the_list_may_leave_early():
+    lister = subprocess.Popen([*COMMAND, "--list"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    lister.stdout.close()
+    assert lister.stderr.read() == ""
+    assert lister.wait() == 0
+    lister.stderr.close()
 
 
 @pytest.mark.parametrize(
@@ -88,9 +104,7 @@ def test_a_run_kills_and_resumes_by_the_same_command(tmp_path):
     rng = np.random.default_rng()
     for _ in range(2):
         trainer = subprocess.Popen([*COMMAND, *slow, "--logdir=run"], stderr=subprocess.PIPE, text=True)
-        begin = trainer.stderr.readline()  # the first line comes when training does
-        while "/40  return" not in begin:
-            begin = trainer.stderr.readline()
+        read_until(trainer, "/40  return")
         time.sleep(rng.uniform(0, 0.3))
         trainer.send_signal(signal.SIGKILL)
         trainer.communicate()
@@ -105,8 +119,7 @@ def test_a_run_kills_and_resumes_by_the_same_command(tmp_path):
 def test_sigterm_ends_with_143_and_a_checkpoint(tmp_path):
     arguments = ["--gin_file=toy.gin", "--gin_bindings=ITERATIONS=1000", "--gin_param=ToyLearner.pause=0.02"]
     trainer = subprocess.Popen([*COMMAND, *arguments], stderr=subprocess.PIPE, text=True)
-    while "/1000  return" not in trainer.stderr.readline():
-        pass
+    read_until(trainer, "/1000  return")
     refused = launch(*arguments)
     assert refused.returncode == 2
     assert f"error: runs/toy/seed_1 is being trained by process {trainer.pid} on " in refused.stderr
