@@ -11,9 +11,14 @@ class UserError(Exception):
     """
 
 
+def nearest(wrong: str, candidates: Iterable[str]) -> str | None:
+    """Returns the candidate most like `wrong`, or None if none is like it."""
+    lowered = {candidate.lower(): candidate for candidate in candidates}
+    close = difflib.get_close_matches(wrong.lower(), lowered, n=1, cutoff=0.6)
+    return lowered[close[0]] if close else None
+
+
 def did_you_mean(wrong: str, candidates: Iterable[str]) -> str:
     """Returns '; did you mean X?' for the candidate nearest to `wrong`, or an empty string."""
-    candidates = list(candidates)
-    lowered = {candidate.lower(): candidate for candidate in candidates}
-    close = difflib.get_close_matches(wrong.lower(), lowered, n=1, cutoff=0.5)
-    return f"; did you mean {lowered[close[0]]!r}?" if close else ""
+    near = nearest(wrong, candidates)
+    return f"; did you mean {near!r}?" if near is not None else ""

@@ -7,6 +7,7 @@ binding that building did not consume is a mistake. A gin file is code: its `imp
 
 import dataclasses
 import importlib
+import importlib.machinery
 import importlib.util  # gin's file reader uses it without importing it
 import pkgutil
 import re
@@ -22,7 +23,7 @@ from gin import config_parser
 from metarl.experiment import experiment as _experiment  # noqa: F401  registers what every config names
 from metarl.experiment import gin_bindings, project
 from metarl.experiment import runtime as _runtime  # noqa: F401
-from metarl.experiment.errors import UserError, did_you_mean
+from metarl.experiment.errors import UserError, did_you_mean, nearest
 from metarl.experiment.gin_bindings import MACRO, Key, Reference
 
 EXPERIMENT = "metarl.Experiment"
@@ -234,7 +235,25 @@ def _modules_beside(module: str) -> list[str]:
             parent = parent.rpartition(".")[0]
             continue
         return [info.name for info in pkgutil.walk_packages(getattr(package, "__path__", ()), parent + ".", _ignore)]
-    return [module.replace(module.partition(".")[0], info.name, 1) for info in pkgutil.iter_modules()]
+    return _nearest_existing(module.split("."))
+
+
+def _nearest_existing(parts: Sequence[str]) -> list[str]:
+    """Returns the module whose name is nearest part by part, found without importing any; [] if a part has none."""
+    found: list[str] = []
+    folders: Sequence[str] | None = None  # where top-level modules are
+    for part in parts:
+        names = [info.name for info in pkgutil.iter_modules(folders)]
+        near = nearest(part, names)
+        if near is None:
+            return []
+        found.append(near)
+        if folders is None:
+            spec = importlib.util.find_spec(near)
+        else:
+            spec = importlib.machinery.PathFinder.find_spec(".".join(found), folders)
+        folders = list((spec and spec.submodule_search_locations) or ())
+    return [".".join(found)]
 
 
 def _ignore(package: str) -> None:
@@ -253,7 +272,7 @@ def _check_macros(config: Config) -> None:
             if gin.config._CONSTANTS.matching_selectors(reference.scope):
                 continue
             if reference.scope not in names:
-                hint = did_you_mean(reference.scope, names)
+                hint = did_you_mean(reference.scope, names) or f"; defined are {', '.join(sorted(names)) or 'none'}"
                 raise UserError(f"{config.where[key]}: the macro %{reference.scope} is not defined{hint}")
     for key in config.bindings:
         if key.selector == MACRO and _leads_to(key.scope, key.scope, config, set()):

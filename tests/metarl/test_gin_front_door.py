@@ -30,6 +30,7 @@ def build(*params, files=("toy.gin",), seed=None):
         ("ToyLearner.task = @Vally()", "'Vally'", "'Valley'"),
         ("ToyLearner.task = [{'a': (@Vally(),)}]", "'Vally'", "'Valley'"),
         ("Experiment.iterations = %ITERATION", "%ITERATION ", "'ITERATIONS'"),
+        ("Experiment.iterations = %FOO", "%FOO is not defined; defined are ITERATIONS, META_BATCH_SIZE, SEED", ""),
         ("A = %B\nB = %A", "macro A", ""),
         ("ToyLearner.task = %gin.REQUIRED", "ToyLearner.task", ""),
         ("Experiment.iterations = 1/32", "Experiment.iterations = 1/32", ""),
@@ -45,6 +46,7 @@ def build(*params, files=("toy.gin",), seed=None):
         ("include toy.gin", "include", ""),
         ("import toy_lerner", "'toy_lerner'", "'toy_learner'"),
         ("import metarl.experimnt.loop", "'metarl.experimnt.loop'", "'metarl.experiment.loop'"),
+        ("import metrl.experimnt.lop", "'metrl.experimnt.lop'", "'metarl.experiment.loop'"),
         ("from __gin__ import dynamic_registration", "dynamic_registration", ""),
         ("ITERATIONS = 'abc'", "iterations must be an integer, got 'abc' (in Experiment)", ""),
         ("ITERATIONS = True", "iterations must be an integer", ""),
@@ -66,6 +68,11 @@ def test_a_mistake_is_one_line_that_names_it_and_the_nearest_right_name(toy, par
     assert named in message
     assert f"did you mean {nearest}?" in message if nearest else True
     assert contents(toy) == before
+
+
+@pytest.mark.parametrize("module", ["nosuch.mod", "metrl.nosuch", "zzzzzz", "metarl.zzzzzz"])
+def test_no_module_is_suggested_that_does_not_exist(toy, module):
+    assert mistake(f"import {module}").endswith(f"there is no module {module!r}")
 
 
 def test_a_mistake_in_a_file_is_told_with_its_line(toy):
