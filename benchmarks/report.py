@@ -90,7 +90,7 @@ def write(rows: Sequence[Row], path: pathlib.Path) -> None:
         if path.suffix == ".json":
             json.dump(records, file, indent=2)
             return
-        writer = csv.DictWriter(file, _COLUMNS)
+        writer = csv.DictWriter(file, _COLUMNS, lineterminator="\n")
         writer.writeheader()
         writer.writerows(records)
 

@@ -71,8 +71,9 @@ def main(argv: list[str]) -> None:
             writer.writeheader()
             writer.writerows(rows)
         versions = json.loads((pathlib.Path(folder) / "versions.json").read_text(encoding="utf-8"))
+        sessions = versions.get("sessions", [versions])
         seconds = sum(float(row["time/meta_update"]) + float(row["time/validation"]) for row in rows)
-        facts[label] = {"meta_updates": len(rows), "wall_clock_hours": round(seconds / 3600, 2), "versions": versions}
+        facts[label] = {"meta_updates": len(rows), "wall_clock_hours": round(seconds / 3600, 2), "sessions": sessions}
     (output / f"{_NAME.value}.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     figure_of(runs).savefig(output / f"{_NAME.value}.png", dpi=130)
     logging.info("wrote %s", output / f"{_NAME.value}.*")

@@ -7,22 +7,21 @@ pooled.csv          one row per task set and number of fast-updates
 evaluation.json     the same pooled rows with the checkpoint, the settings, the versions and the steps used
 """
 
-import csv
-import io
+import contextlib
 import json
 import os
 import sys
+import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from absl import logging
 
 from metarl.experiment import checks, saved_run
 from metarl.experiment.errors import UserError
 from metarl.experiment.learner import EvaluationRequest, EvaluationResult, NonFiniteError
-from metarl.experiment.run_directory import RunDirectory, versions, write_atomically
+from metarl.experiment.run_directory import RunDirectory, csv_text, versions, write_atomically
 from metarl.experiment.saved_run import SavedRun
 
 FOLDER = "evaluations"
@@ -75,14 +74,15 @@ def run(
     saved = saved_run.find(directory, which, allow_untrained=allow_untrained)
     _check_output(saved, output)
     learner = saved_run.build_learner(saved)
-    started = time.perf_counter()
-    try:
-        result = learner.evaluate(request, _show_phase)
-    except NonFiniteError as error:
-        sys.stderr.write(f"error: {error}; nothing was written\n")
-        return _NOT_FINITE
-    seconds = time.perf_counter() - started
-    folder = _write(saved, output, result, seconds)
+    with _writable_folder(saved, output) as folder:
+        started = time.perf_counter()
+        try:
+            result = learner.evaluate(request, _show_phase)
+        except NonFiniteError as error:
+            sys.stderr.write(f"error: {error}; nothing was written\n")
+            return _NOT_FINITE
+        seconds = time.perf_counter() - started
+        _write(saved, folder, result, seconds)
     logging.info("meta-update %d of %s\n%s", saved.checkpoint.iteration, saved.root, result.text)
     logging.info("%d environment steps in %.1f s; written to %s", result.env_steps, seconds, folder)
     return 0
@@ -103,18 +103,41 @@ def _check_output(saved: SavedRun, output: str | None) -> None:
             raise UserError(
                 f"--output={output} is inside the run; choose a folder under {saved.root / FOLDER}/ or outside"
             )
-        taken = [name for name in (PER_TASK, POOLED, SUMMARY) if (folder / name).exists()]
+        taken = [name for name in (PER_TASK, POOLED, SUMMARY) if os.path.exists(folder / name)]
         if taken:
             raise UserError(f"--output={output} holds {taken[0]} already; choose another folder")
-    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    # os.path.exists says False of a name that is too long; making the folder tells of it
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.exists(path))
     if not existing.is_dir():
         raise UserError(f"cannot write to {folder}: {existing} is not a folder; choose another --output")
     if not os.access(existing, os.W_OK | os.X_OK):
         raise UserError(f"cannot write to {folder}: no permission in {existing}; choose another --output")
 
 
-def _write(saved: SavedRun, output: str | None, result: EvaluationResult, seconds: float) -> Path:
-    """Writes the three files, the JSON last, and returns their folder."""
+@contextlib.contextmanager
+def _writable_folder(saved: SavedRun, output: str | None) -> Iterator[Path]:
+    """Makes the result's folder before the work whose result it is for; if nothing is written there, it goes again."""
+    wanted = RunDirectory(saved.root).path(FOLDER) if output is None else Path(output)
+    made = [path for path in (wanted, *wanted.parents) if not os.path.exists(path)]
+    try:
+        try:
+            if output is None:
+                wanted = _new_folder(saved)
+                made.insert(0, wanted)
+            wanted.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=wanted):
+                pass
+        except OSError as error:
+            raise UserError(f"cannot write to {wanted}: {error.strerror}; choose another --output") from error
+        yield wanted
+    finally:
+        for path in made:
+            with contextlib.suppress(OSError):  # it holds the result, or what somebody else put there
+                path.rmdir()
+
+
+def _write(saved: SavedRun, folder: Path, result: EvaluationResult, seconds: float) -> None:
+    """Writes the three files, the JSON last."""
     summary = {
         "run": str(saved.root),
         "checkpoint": str(saved.checkpoint.path),
@@ -128,14 +151,11 @@ def _write(saved: SavedRun, output: str | None, result: EvaluationResult, second
         "pooled": result.pooled,
     }
     try:
-        folder = _new_folder(saved) if output is None else Path(output)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_atomically(folder / PER_TASK, _csv(result.per_task))
-        write_atomically(folder / POOLED, _csv(result.pooled))
+        write_atomically(folder / PER_TASK, csv_text(result.per_task))
+        write_atomically(folder / POOLED, csv_text(result.pooled))
         write_atomically(folder / SUMMARY, json.dumps(summary, indent=2, allow_nan=False) + "\n")
     except OSError as error:
         raise UserError(f"cannot write the result: {error}") from error
-    return folder
 
 
 def _new_folder(saved: SavedRun) -> Path:
@@ -150,13 +170,3 @@ def _new_folder(saved: SavedRun) -> Path:
         except FileExistsError:
             continue
         return folder
-
-
-def _csv(rows: list[dict[str, Any]]) -> str:
-    """CSV text of rows with their keys as header; floats keep every bit, None is an empty cell."""
-    text = io.StringIO()
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    writer = csv.DictWriter(text, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()

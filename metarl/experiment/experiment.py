@@ -38,7 +38,7 @@ class Experiment:
         self.keep_checkpoints = checks.integer("keep_checkpoints", keep_checkpoints, 0)
         self.figure_every = checks.integer("figure_every", figure_every, 0)
 
-
-def may_change(key: Key) -> bool:
-    """Tells whether a run may be resumed with another value of `key`: it changes no number that is computed."""
-    return key.selector == "metarl.Experiment" and key.parameter in _MAY_CHANGE_WHEN_RESUMED
+    def may_change(self, key: Key) -> bool:
+        """Tells whether a run may be resumed with another value of `key`: it changes no result."""
+        mine = key.selector == "metarl.Experiment" and key.parameter in _MAY_CHANGE_WHEN_RESUMED
+        return mine or key.owner in self.learner.changeable

@@ -53,18 +53,17 @@ def run(
     import gin
 
     from metarl.experiment import gin_front_door, loop
-    from metarl.experiment.experiment import may_change
     from metarl.experiment.run_directory import RunDirectory, default_path
 
     config = gin_front_door.parse(gin_files, gin_params, seed)
     directory = RunDirectory(logdir or default_path(config.files, config.macro("SEED")))
     experiment = gin_front_door.build(config)
     operative_config = gin.operative_config_str()
-    directory.check(operative_config, config.bindings, may_change, experiment.iterations)
+    directory.check(operative_config, config.bindings, experiment.may_change, experiment.iterations)
     directory.acquire()
     try:
         # Another trainer may have come and gone between the first look and the lock.
-        directory.check(operative_config, config.bindings, may_change, experiment.iterations)
+        directory.check(operative_config, config.bindings, experiment.may_change, experiment.iterations)
         return loop.train(experiment, directory, operative_config, flags)
     finally:
         directory.release()

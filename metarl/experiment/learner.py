@@ -96,9 +96,12 @@ class Learner(abc.ABC):
     configuration, of which one has restored the state of the other, do bit-identical work from there on.
 
     Attributes:
+        changeable: 'Configurable.parameter' of every binding that a run may be resumed with another value of, because
+            no result depends on it.
         iteration: completed meta-updates; 0 for a new learner.
     """
 
+    changeable: frozenset[str] = frozenset()
     iteration: int = 0
 
     @abc.abstractmethod

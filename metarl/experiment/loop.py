@@ -55,7 +55,7 @@ def train(experiment: Experiment, run: RunDirectory, operative_config: str = "",
             run.root, experiment.learner.iteration, run.path("final.csv"),
         )  # fmt: skip
         return SUCCESS
-    run.describe(operative_config, flags)
+    run.describe(operative_config, flags, experiment.learner.iteration)
     progress = Progress(experiment.learner.iteration, experiment.iterations)
     session = _Session(experiment, run, store, progress)
     with Signals() as signals:
@@ -134,7 +134,8 @@ class _Session:
         """Evaluates the trained learner and shows and writes the table; returns the exit code."""
         signals.at_once = True  # nothing is lost here: the last checkpoint is on disk
         rows = self._learner.final_table(self._progress.report)
-        rows = [{"iteration": self._learner.iteration, **row} for row in rows]
+        # The first column marks the run as finished, so that it is written even for a learner without a table.
+        rows = [{"iteration": self._learner.iteration, **row} for row in rows or [{}]]
         self._run.write_table("final.csv", rows)
         logging.info("after %d meta-updates:\n%s", self._learner.iteration, aligned(rows))
         return SUCCESS

@@ -124,8 +124,9 @@ class TensorBoardWriter:
         self._writer: Any = None
 
     def rewind(self, iteration: int) -> None:
-        """Cuts every event file before its first event of a later iteration, and incomplete records off its end."""
+        """Cuts every event file before its first event that is of a later iteration, incomplete or unreadable."""
         import tensorflow as tf
+        from google.protobuf.message import DecodeError
 
         if not self._folder.is_dir():
             return
@@ -135,7 +136,11 @@ class TensorBoardWriter:
             while len(data) >= end + 12:
                 size = struct.unpack_from("<Q", data, end)[0]
                 record = data[end + 12 : end + 12 + size]
-                if len(data) < end + 16 + size or tf.compat.v1.Event.FromString(record).step > iteration:
+                try:
+                    if len(data) < end + 16 + size or tf.compat.v1.Event.FromString(record).step > iteration:
+                        break
+                except DecodeError:
+                    logging.warning("%s is damaged; its events are cut off from byte %d on", path, end)
                     break
                 end += 16 + size
             if end < len(data):

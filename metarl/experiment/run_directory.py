@@ -4,8 +4,8 @@ progress.csv            one row per meta-update
 tensorboard/            the same as curves, and figures
 checkpoints/            the newest states, see `checkpoints.py`
 operative_config.gin    every value the experiment was built with
-flags.txt               the command line; `--flagfile` reads it
-versions.json           what it ran on
+flags.txt               the command line, which `--flagfile` reads; earlier ones follow as comments
+versions.json           what its sessions ran on, the first one first
 final.csv               the table at the end
 crash/                  the evidence if a number was not finite
 lock                    held by the process that trains here
@@ -14,6 +14,7 @@ lock                    held by the process that trains here
 import csv
 import fcntl
 import importlib.metadata
+import io
 import json
 import os
 import platform
@@ -25,15 +26,19 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from absl import logging
+
 from metarl.experiment import gin_bindings
 from metarl.experiment.checkpoints import list_checkpoints, sync_folder
 from metarl.experiment.errors import UserError
 from metarl.experiment.gin_bindings import Key
 
+VERSIONS = "versions.json"
 _NAME = re.compile(r"[A-Za-z0-9._-]+")
-_WRITTEN_BEFORE_THE_FIRST_CHECKPOINT = {"operative_config.gin", "flags.txt", "versions.json", "lock", "checkpoints"}
+_WRITTEN_BEFORE_THE_FIRST_CHECKPOINT = {"operative_config.gin", "flags.txt", VERSIONS, "lock", "checkpoints"}
 _WRITTEN_LATER = {"progress.csv", "tensorboard", "final.csv", "crash"}
 _PACKAGES = ("metarl-tf", "tensorflow", "keras", "tensorflow-probability", "mujoco", "gymnasium", "numpy", "gin-config")
+_MAY_CHANGE_NUMBERS = ("python", *_PACKAGES, "git_commit", "git_modified")
 
 
 def safe_name(name: str, what: str) -> str:
@@ -177,11 +182,44 @@ class RunDirectory:
             os.close(self._lock)
             self._lock = None
 
-    def describe(self, operative_config: str, flags: Iterable[str]) -> None:
-        """Writes what is run, by which command and on what."""
-        self.write_text("flags.txt", "".join(f"{flag}\n" for flag in flags))
-        self.write_text("versions.json", json.dumps(versions(), indent=2) + "\n")
+    def describe(self, operative_config: str, flags: Iterable[str], iteration: int = 0) -> None:
+        """Writes what is run, by which command and on what; keeps what earlier sessions wrote.
+
+        Args:
+            operative_config: the gin text of the experiment as built.
+            flags: the command line.
+            iteration: the meta-updates done before this session.
+        """
+        self._note_flags("".join(f"{flag}\n" for flag in flags))
+        self._note_versions(iteration)
         self.write_text("operative_config.gin", operative_config)
+
+    def _note_flags(self, command: str) -> None:
+        try:
+            lines = self.path("flags.txt").read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        except FileNotFoundError:
+            self.write_text("flags.txt", command)
+            return
+        earlier = [line for line in lines if line.startswith("#")]
+        replaced = [line for line in lines if not line.startswith("#")]
+        if "".join(replaced) != command:
+            number = 1 + sum(line.startswith("# command ") for line in earlier)
+            earlier += [f"# command {number}, replaced since:\n", *(f"#   {line}" for line in replaced)]
+            self.write_text("flags.txt", command + "".join(earlier))
+
+    def _note_versions(self, iteration: int) -> None:
+        """Adds a session to `versions.json` unless it is like the last; warns of what may change the numbers."""
+        sessions, now = read_sessions(self.root), versions()
+        last = sessions[-1] if sessions else None
+        if last is not None:
+            changed = [name for name in now if last.get(name) != now[name]]
+            if not changed:
+                return
+            told = [f"{name} {last.get(name)} -> {now[name]}" for name in changed if name in _MAY_CHANGE_NUMBERS]
+            if told:
+                logging.warning("changed since the last session of %s: %s", self.root, ", ".join(told))
+        sessions.append({"after_meta_update": iteration, **now})
+        self.write_text(VERSIONS, json.dumps({"sessions": sessions}, indent=2) + "\n")
 
     def write_text(self, name: str, text: str) -> None:
         """Replaces a text file as a whole: a reader or a crash sees the old one or the new one."""
@@ -189,15 +227,16 @@ class RunDirectory:
 
     def write_table(self, name: str, rows: list[dict[str, Any]]) -> None:
         """Replaces a CSV file as a whole; floats keep every bit."""
-        temporary = self.path(f".{name}.tmp")
-        with temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(dict.fromkeys(key for row in rows for key in row)))
-            writer.writeheader()
-            writer.writerows(rows)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, self.path(name))
-        sync_folder(self.root)
+        self.write_text(name, csv_text(rows))
+
+
+def csv_text(rows: list[dict[str, Any]]) -> str:
+    """Returns the CSV text of rows with their keys as header; floats keep every bit, None is an empty cell."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
 
 
 def write_atomically(path: Path, text: str) -> None:
@@ -209,6 +248,19 @@ def write_atomically(path: Path, text: str) -> None:
         os.fsync(file.fileno())
     os.replace(temporary, path)
     sync_folder(path.parent)
+
+
+def read_sessions(root: Path) -> list[dict[str, Any]]:
+    """Returns what `versions.json` of a run says of each session, as `versions` does; [] if it cannot be read.
+
+    A session like the one before it is not listed again; 'after_meta_update' tells where a listed one began.
+    """
+    try:
+        content = json.loads((root / VERSIONS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    sessions = content.get("sessions", [content]) if isinstance(content, dict) else None  # once there was only one
+    return sessions if isinstance(sessions, list) and all(isinstance(item, dict) for item in sessions) else []
 
 
 def versions() -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """A run as others left it, or are still training it: found, rebuilt and restored without touching its folder."""
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,7 @@ from absl import logging
 from metarl.experiment import runtime
 from metarl.experiment.checkpoints import FOLDER, Checkpoint, DamagedCheckpointError, list_checkpoints, load_checkpoint
 from metarl.experiment.errors import UserError, did_you_mean
+from metarl.experiment.run_directory import read_sessions
 
 if TYPE_CHECKING:
     from metarl.experiment.learner import Learner
@@ -26,13 +26,13 @@ class SavedRun:
         root: the folder.
         config: its operative configuration.
         checkpoint: as read.
-        trained_with: the contents of `versions.json`, None if there is none.
+        trained_with: the versions of the sessions that trained it, as `versions.json` lists them.
     """
 
     root: Path
     config: Path
     checkpoint: Checkpoint
-    trained_with: dict[str, Any] | None
+    trained_with: list[dict[str, Any]]
 
 
 def find(directory: str | None, which: str = _LATEST, *, allow_untrained: bool = False) -> SavedRun:
@@ -63,7 +63,7 @@ def find(directory: str | None, which: str = _LATEST, *, allow_untrained: bool =
             f"{checkpoint.path} is from before the first meta-update: there are no trained weights "
             "(--allow_untrained evaluates it all the same)"
         )
-    return SavedRun(root, config, checkpoint, _versions(root))
+    return SavedRun(root, config, checkpoint, read_sessions(root))
 
 
 def build_learner(saved: SavedRun) -> "Learner":
@@ -125,10 +125,3 @@ def _what_there_is(root: Path, known: dict[int, Path], iteration: int) -> str:
         return f"{root} has no checkpoint: there are no trained weights to evaluate"
     nearest = min(known, key=lambda other: abs(other - iteration))
     return f"{root} has no checkpoint of iteration {iteration}; the nearest is {nearest}"
-
-
-def _versions(root: Path) -> dict[str, Any] | None:
-    try:
-        return json.loads((root / "versions.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None

@@ -20,6 +20,7 @@ from metarl.experiment.checkpoints import CheckpointStore, DamagedCheckpointErro
 from metarl.experiment.errors import UserError
 from metarl.experiment.learner import EvaluationRequest
 from metarl.experiment.run_directory import RunDirectory
+from tesp.learner import TespLearner
 
 TESTS = Path(__file__).parents[1]
 COMMAND = [sys.executable, "-m", "launchers.evaluate"]
@@ -155,7 +156,7 @@ def test_every_flag_reaches_the_evaluation(tmp_path, monkeypatch):
     assert summary["noise_kind"]["test_2"] == "state"
     assert summary["env_steps"] > 8 * 4 * 3 * 10 * 0.5
     assert summary["versions"]["tensorflow"].startswith("2.")
-    assert summary["trained_with"]["python"] == summary["versions"]["python"]
+    assert summary["trained_with"][-1]["python"] == summary["versions"]["python"]
     assert any("warm-up" in note for note in summary["notes"])
     per_task = rows("results/first/per_task.csv")
     assert [row["goal_set"] for row in per_task] == ["train"] * 3 + ["test_2"] * 3 + ["explicit"] * 2
@@ -323,6 +324,30 @@ def test_bad_requests_are_refused_before_anything_is_written(run):
     assert "did you mean" in mistake(request)
     request = EvaluationRequest(task_sets=("train",), num_tasks=6)
     assert "the goal set 'train' has 5 goals" in mistake(request)
+
+
+@pytest.mark.parametrize("output", ["/proc/result/folder", "/proc", "x" * 300])
+def test_an_output_that_cannot_be_written_is_refused_before_the_first_step(run, monkeypatch, output):
+    def stepped(*_):
+        raise AssertionError
+
+    monkeypatch.setattr(TespLearner, "evaluate", stepped)
+    before = contents(".")
+    assert "annot write to" in mistake(output=output)
+    assert contents(".") == before
+
+
+@pytest.mark.parametrize("output", [None, "new/result"])
+def test_folders_for_a_result_that_does_not_come_are_removed(run, monkeypatch, output):
+    def interrupted(*_):
+        assert Path(output or "run/evaluations").is_dir()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(TespLearner, "evaluate", interrupted)
+    before = contents(".")
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(output=output)
+    assert contents(".") == before
 
 
 @pytest.mark.parametrize("text", ["", "1;2", "a,b", "1,", "nan,0", "0,inf"])

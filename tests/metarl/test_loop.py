@@ -88,6 +88,7 @@ def test_the_final_table_is_shown_and_written(toy, caplog):
     assert "iteration  set  return  episodes\n        6    D" in caplog.text
     with (toy / "run" / "final.csv").open(newline="") as file:
         table = list(csv.DictReader(file))
+    assert b"\r" not in (toy / "run" / "final.csv").read_bytes()
     weights = np.frombuffer(final_state()["weights"][1], np.float32)
     assert [(row["set"], float(row["return"])) for row in table] == [("D", weights[0]), ("D'", weights[1])]
 
@@ -99,6 +100,15 @@ def test_a_finished_run_says_so_and_changes_nothing(toy, caplog):
         assert run() == 0
     assert "run is finished: 6 meta-updates" in caplog.text
     assert contents(toy) == before
+
+
+def test_a_run_of_a_learner_without_a_final_table_is_finished_too(toy, monkeypatch, caplog):
+    monkeypatch.setattr(toy_learner.ToyLearner, "final_table", lambda self, report: [])
+    assert run() == 0
+    assert (toy / "run" / "final.csv").read_bytes() == b"iteration\n6\n"
+    with caplog.at_level("INFO", "absl"):
+        assert run() == 0
+    assert "run is finished: 6 meta-updates" in caplog.text
 
 
 def test_a_missing_or_older_final_table_is_made_without_touching_the_rest(toy):
@@ -221,6 +231,19 @@ def test_a_damaged_progress_file_does_not_stop_a_run(toy, caplog, how):
     assert "progress.csv" in caplog.text
     expected = {"lost": [6], "half a header": [6], "half a row": [1, 2, 3, 4, 6], "a gap": [1, 3, 4, 5, 6]}[how]
     assert [int(row["iteration"]) for row in rows()] == expected
+
+
+def test_damaged_events_do_not_stop_a_run(toy, caplog):
+    run("ITERATIONS = 5")
+    (path,) = (toy / "run" / "tensorboard").iterdir()
+    data, end = path.read_bytes(), 0
+    for _ in range(3):  # the file's header and two meta-updates stay
+        end += 16 + int.from_bytes(data[end : end + 8], "little")
+    size = int.from_bytes(data[end : end + 8], "little")
+    path.write_bytes(data[: end + 12] + b"\xff" * size + data[end + 12 + size :])
+    assert run() == 0
+    assert f"is damaged; its events are cut off from byte {end} on" in caplog.text
+    assert sorted(step for step, tag, _ in events() if tag == "train/return") == [1, 2, 6]
 
 
 def test_a_number_that_is_not_finite_stops_the_run_with_evidence(toy, caplog):

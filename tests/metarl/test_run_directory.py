@@ -5,9 +5,11 @@ import sys
 
 import pytest
 from experiment_tools import contents, mistake, rows, run
+from toy_learner import ToyLearner
 
+from metarl.experiment import front_door, run_directory
 from metarl.experiment.errors import UserError
-from metarl.experiment.run_directory import RunDirectory, default_path, safe_name
+from metarl.experiment.run_directory import RunDirectory, default_path, read_sessions, safe_name
 
 pytestmark = pytest.mark.usefixtures("toy")
 
@@ -18,10 +20,50 @@ def test_a_run_holds_what_a_reader_looks_for(toy):
         "progress.csv", "final.csv", "tensorboard", "checkpoints", "operative_config.gin", "flags.txt",
         "versions.json", "lock",
     }  # fmt: skip
-    versions = json.loads((toy / "run" / "versions.json").read_text())
+    (versions,) = json.loads((toy / "run" / "versions.json").read_text())["sessions"]
     assert versions["tensorflow"].startswith("2.")
     assert {"python", "numpy", "mujoco", "git_commit", "cpu_count"} <= versions.keys()
     assert "ToyLearner.learning_rate = 0.1" in (toy / "run" / "operative_config.gin").read_text()
+
+
+@pytest.mark.parametrize("old_form", [False, True])
+def test_every_session_with_other_versions_is_kept_and_told(toy, monkeypatch, caplog, old_form):
+    now = run_directory.versions()
+    monkeypatch.setattr(run_directory, "versions", lambda: now)
+    run("ITERATIONS = 2")
+    first = {"after_meta_update": 0, **now}
+    if old_form:  # one session, not in a list
+        (toy / "run" / "versions.json").write_text(json.dumps(now))
+        first = dict(now)
+    run("ITERATIONS = 3")
+    assert read_sessions(toy / "run") == [first]
+    assert "changed since" not in caplog.text
+    second = {**now, "git_commit": "abc", "numpy": "9.9", "cpu_count": 1000}
+    monkeypatch.setattr(run_directory, "versions", lambda: second)
+    run("ITERATIONS = 5")
+    assert read_sessions(toy / "run") == [first, {"after_meta_update": 3, **second}]
+    assert caplog.text.count("changed since the last session of run: ") == 1
+    assert f"numpy {now['numpy']} -> 9.9, git_commit {now['git_commit']} -> abc\n" in caplog.text
+
+
+@pytest.mark.parametrize("content", ["", "{", "[1]", '{"sessions": 3}', '{"sessions": [3]}'])
+def test_unreadable_versions_do_not_stop_a_run(toy, content):
+    run("ITERATIONS = 2")
+    (toy / "run" / "versions.json").write_text(content)
+    assert read_sessions(toy / "run") == []
+    run("ITERATIONS = 3")
+    assert [session["after_meta_update"] for session in read_sessions(toy / "run")] == [2]
+
+
+def test_earlier_commands_stay_as_comments(toy):
+    for iterations in (2, 2, 3, 4):
+        flags = ["--gin_file=toy.gin", f"--gin_param=ITERATIONS={iterations}"]
+        assert front_door.run(["toy.gin"], [f"ITERATIONS = {iterations}"], None, "run", flags) == 0
+    assert (toy / "run" / "flags.txt").read_text() == (
+        "--gin_file=toy.gin\n--gin_param=ITERATIONS=4\n"
+        "# command 1, replaced since:\n#   --gin_file=toy.gin\n#   --gin_param=ITERATIONS=2\n"
+        "# command 2, replaced since:\n#   --gin_file=toy.gin\n#   --gin_param=ITERATIONS=3\n"
+    )
 
 
 def test_the_default_folder_is_named_after_config_and_seed(toy):
@@ -75,6 +117,14 @@ def test_a_run_of_another_configuration_is_refused_with_the_difference(toy):
 def test_the_same_configuration_said_differently_is_accepted(toy):
     run("ToyLearner.learning_rate = 0.25")
     assert run("RATE = 0.25", "toy.ToyLearner.learning_rate = %RATE", "Experiment.keep_checkpoints = 2") == 0
+
+
+def test_what_the_learner_calls_changeable_may_change(toy, monkeypatch):
+    run("ITERATIONS = 2")
+    assert "ToyLearner.pause is 0.0 there and 0.001 here" in mistake("ToyLearner.pause = 0.001")
+    monkeypatch.setattr(ToyLearner, "changeable", frozenset({"ToyLearner.pause"}))
+    assert run("ToyLearner.pause = 0.001") == 0
+    assert "ToyLearner.size is 6 there" in mistake("ToyLearner.size = 7")
 
 
 def test_a_default_that_newer_code_added_is_no_difference(toy):
