@@ -50,6 +50,8 @@ class TespLearner(Learner):
         final: the table at the end; default `FinalTable()`.
     """
 
+    changeable = frozenset({"FastAdaptation.encoder_episode_capacity"})  # padding carries no information
+
     def __init__(
         self,
         *,
