@@ -32,8 +32,20 @@ class Simulation(abc.ABC):
     num_copies: int
 
     @abc.abstractmethod
-    def reset(self, indices: np.ndarray | None = None) -> None:
-        """Puts the copies `indices` (int [k], default all) into the initial state."""
+    def reset(self, indices: np.ndarray | None = None, numbers: np.ndarray | None = None) -> None:
+        """Puts the copies `indices` (int [k], default all) into the initial state.
+
+        Args:
+            indices: copies to reset.
+            numbers: [k, reset_dim] float64, random numbers that `TaskFamily.draw_reset` drew, one row per copy; None
+                resets without randomness, which is all that families with `reset_dim` 0 know.
+        """
+
+    def assign_tasks(self, tasks: np.ndarray) -> None:  # noqa: B027  (optional by intention)
+        """Says which task ([n, G]) each copy works on until further notice, before a reset.
+
+        Families whose tasks differ in physical parameters change the copies' models here; this one does nothing.
+        """
 
     @abc.abstractmethod
     def observe(self) -> np.ndarray:
@@ -76,6 +88,7 @@ class TaskFamily(abc.ABC):
         info_keys: the keys of `StepOutcome.info`.
         task_key: what the Gymnasium face calls a task, in its reset options and in `info`.
         threaded: whether the family's simulations make use of `Simulation.use_threads`.
+        reset_dim: random numbers that a reset of one copy takes; 0: resets are deterministic.
     """
 
     name: str
@@ -87,6 +100,7 @@ class TaskFamily(abc.ABC):
     info_keys: tuple[str, ...]
     task_key: str = "task"
     threaded: bool = False
+    reset_dim: int = 0
 
     @abc.abstractmethod
     def make_simulation(self, num_copies: int) -> Simulation:
@@ -95,3 +109,9 @@ class TaskFamily(abc.ABC):
     def draw_task(self, rng: np.random.Generator | np.random.RandomState) -> np.ndarray:
         """Returns one task of the family's own distribution, [G] float64."""
         raise NotImplementedError(f"{self.name} has no distribution of tasks of its own")
+
+    def draw_reset(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        """Returns the random numbers of `count` resets, [count, reset_dim] float64, drawn row by row."""
+        if self.reset_dim:
+            raise NotImplementedError(f"{self.name} takes {self.reset_dim} numbers per reset but does not draw them")
+        return np.zeros((count, 0))

@@ -1,4 +1,4 @@
-"""Gives every fidelity test the golden files of its kind: `tesp_*.npz` in GOLDEN_DIR (default: the project's)."""
+"""Gives every fidelity test the golden files of its kind in GOLDEN_DIR (default: the project's own copies)."""
 
 import numpy as np
 import pytest
@@ -30,21 +30,13 @@ def _load(request):
         return {name: arrays[name] for name in arrays.files}
 
 
-@pytest.fixture(scope="module")
-def adaptation_golden(request):
-    return _load(request)
+def _golden_fixture(kind):
+    @pytest.fixture(scope="module", name=f"{kind}_golden")
+    def golden(request):
+        return _load(request)
+
+    return golden
 
 
-@pytest.fixture(scope="module")
-def baseline_golden(request):
-    return _load(request)
-
-
-@pytest.fixture(scope="module")
-def gru_golden(request):
-    return _load(request)
-
-
-@pytest.fixture(scope="module")
-def buffer_golden(request):
-    return _load(request)
+for _kind in KINDS:
+    globals()[f"{_kind}_golden"] = _golden_fixture(_kind)
