@@ -17,13 +17,13 @@ from typing import Any
 import gin
 import numpy as np
 
-from metarl.experiment import checks
+from metarl.experiment import checks, state_arrays
 from metarl.experiment.errors import UserError
 from metarl.experiment.learner import EvaluationRequest, EvaluationResult, Learner, Metrics, NonFiniteError, Report
 from metarl.optim.adam import AdamState, adam_init
 from metarl.optim.ppo import BestIterate, best_iterate_loop
 from metarl.scaling.shard import TaskBatch, mean_over_tasks, task_slices
-from tesp import evaluation, reporting, state
+from tesp import evaluation, reporting
 from tesp.families.goal_family import GoalFamily
 from tesp.families.goals import GoalSets, draw_goal_sets, draw_task_batch, task_batch_stream
 from tesp.final_table import FinalTable
@@ -226,15 +226,15 @@ class TespLearner(Learner):
 
     def crash_evidence(self) -> dict[str, np.ndarray]:
         """The latest batch and the parameters."""
-        return state.flatten("parameters", self.parameters) | self.shards[0].kept_arrays(self._last_key)
+        return state_arrays.flatten("parameters", self.parameters) | self.shards[0].kept_arrays(self._last_key)
 
     def state(self) -> dict[str, np.ndarray]:
         """Parameters, Adam, the task stream, goal sets and counters."""
         return (
-            state.flatten("parameters", self.parameters)
-            | state.flatten("adam/first_moment", self._adam.first_moment)
-            | state.flatten("adam/second_moment", self._adam.second_moment)
-            | state.random_state_arrays("task_stream", self._task_stream)
+            state_arrays.flatten("parameters", self.parameters)
+            | state_arrays.flatten("adam/first_moment", self._adam.first_moment)
+            | state_arrays.flatten("adam/second_moment", self._adam.second_moment)
+            | state_arrays.random_state_arrays("task_stream", self._task_stream)
             | {f"goals/{name}": np.asarray(goals) for name, goals in self.goal_sets._asdict().items()}
             | {
                 "adam/step": np.asarray(self._adam.step, np.int64),
@@ -250,14 +250,14 @@ class TespLearner(Learner):
             UserError: an array is missing, unexpected or of another shape; nothing was restored.
         """
         arrays = {name: np.asarray(value) for name, value in arrays.items()}
-        state.require_same_arrays(arrays, self.state())
-        self.parameters = state.unflatten("parameters", arrays, self.parameters)
+        state_arrays.require_same_arrays(arrays, self.state())
+        self.parameters = state_arrays.unflatten("parameters", arrays, self.parameters)
         self._adam = AdamState(
-            state.unflatten("adam/first_moment", arrays, self.parameters),
-            state.unflatten("adam/second_moment", arrays, self.parameters),
+            state_arrays.unflatten("adam/first_moment", arrays, self.parameters),
+            state_arrays.unflatten("adam/second_moment", arrays, self.parameters),
             int(arrays["adam/step"]),
         )
-        self._task_stream = state.random_state_from("task_stream", arrays)
+        self._task_stream = state_arrays.random_state_from("task_stream", arrays)
         self.goal_sets = GoalSets(**{name: arrays[f"goals/{name}"] for name in self.goal_sets._fields})
         self.iteration = int(arrays["iteration"])
         self._env_steps = int(arrays["env_steps"])
