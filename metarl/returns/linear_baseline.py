@@ -1,8 +1,10 @@
 """The linear feature baseline: ridge regression of returns on features of state and time (TESP specification, 3.6).
 
 The regression is float64: with a constant observation column only the ridge separates two equal features, which float32
-cannot resolve. Its data are what the sampler recorded: the squares and the targets are rounded to float32, as in the
-original program. Shapes: `M` tasks, `S` steps per task, `O` observation, `B` = 2O + 4 features.
+cannot resolve. Its data are what the sampler recorded: the squares and the targets are rounded to float32, as in TESP's
+original program; MB-MPO's did not round, and passes float64 observations and `rounded=False`.
+
+Shapes: `M` tasks, `S` steps per task, `O` observation, `B` = 2O + 4 features.
 """
 
 import tensorflow as tf
@@ -14,7 +16,7 @@ def features(observation: tf.Tensor, time: tf.Tensor) -> tf.Tensor:
     """[o, o^2, t/100, (t/100)^2, (t/100)^3, 1] with o = clip(observation, -10, 10).
 
     Args:
-        observation: [M, S, O] float32.
+        observation: [M, S, O]; its type is that of the squares.
         time: [M, S], index of the step in its episode.
 
     Returns:
@@ -26,7 +28,7 @@ def features(observation: tf.Tensor, time: tf.Tensor) -> tf.Tensor:
     return tf.concat([state, t, t**2, t**3, tf.ones_like(t)], axis=-1)
 
 
-def fit(phi: tf.Tensor, target: tf.Tensor, valid: tf.Tensor, ridge: float = 1e-5) -> tf.Tensor:
+def fit(phi: tf.Tensor, target: tf.Tensor, valid: tf.Tensor, ridge: float = 1e-5, rounded: bool = True) -> tf.Tensor:
     """Solves (Phi^T Phi + ridge I) w = Phi^T target for every task.
 
     Where the solution is not finite the ridge is multiplied by ten, up to five times. Non-finite features or targets
@@ -34,14 +36,15 @@ def fit(phi: tf.Tensor, target: tf.Tensor, valid: tf.Tensor, ridge: float = 1e-5
 
     Args:
         phi: [M, S, B] float64.
-        target: [M, S]; rounded to float32.
+        target: [M, S].
         valid: [M, S] bool; other rows do not count.
         ridge: coefficient of the identity.
+        rounded: round the target to float32.
 
     Returns:
         [M, B] float64.
     """
-    target = tf.cast(tf.cast(target, tf.float32), tf.float64)
+    target = tf.cast(tf.cast(target, tf.float32) if rounded else target, tf.float64)
     rows = tf.where(valid[..., tf.newaxis], phi, tf.zeros_like(phi))
     gram = tf.matmul(rows, rows, transpose_a=True)
     moment = tf.matmul(rows, tf.where(valid, target, tf.zeros_like(target))[..., tf.newaxis], transpose_a=True)
