@@ -49,7 +49,8 @@ class GymnasiumEnv(gymnasium.Env[np.ndarray, np.ndarray]):
         super().reset(seed=seed)
         task = self._chosen_task(options or {})
         self._task = self.family.draw_task(self.np_random) if task is None else task
-        self._simulation.reset()
+        self._simulation.assign_tasks(self._task[None])
+        self._simulation.reset(None, self.family.draw_reset(self.np_random, 1))
         return self._simulation.observe()[0], {self.family.task_key: self._task.copy()}
 
     def step(self, action: np.ndarray) -> tuple[np.ndarray, float, bool, bool, dict[str, Any]]:

@@ -32,6 +32,8 @@ class MujocoSimulation(Simulation):
         num_copies: n.
         qpos: [n, nq] float64, qvel: [n, nv] float64: the live state; read-only by convention.
         body_positions: [n, B, 3] float64, metres, origins of the tracked bodies' frames in the world.
+        fields: the derived `MjData` fields asked for, by name, [n, ...] float64, read-only; they belong to the live
+            state as far as `stage` says. A diverged copy keeps its last ones.
         diverged: [n] bool.
     """
 
@@ -41,9 +43,11 @@ class MujocoSimulation(Simulation):
         num_copies: int,
         *,
         frame_skip: int,
-        bodies: Sequence[str],
+        bodies: Sequence[str] = (),
         initial_qpos: Sequence[float] | np.ndarray | None = None,
         fresh_kinematics: bool = False,
+        fields: Sequence[str] = (),
+        stage: mujoco.mjtStage | None = None,
     ):
         """Makes the copies and resets them.
 
@@ -54,6 +58,10 @@ class MujocoSimulation(Simulation):
             bodies: names of the B bodies whose positions are gathered.
             initial_qpos: [nq], state after a reset; default the model's own. Velocities start at 0.
             fresh_kinematics: recompute body positions from the final `qpos` after every control period.
+            fields: names of derived `MjData` fields to gather, for example "cvel" or "sensordata".
+            stage: how much is computed from the new state after a reset and after every control period, which takes
+                the place of `fresh_kinematics`; `mjSTAGE_VEL` brings positions, velocities and their sensors up to
+                date, `mjSTAGE_ACC` forces too. Default: `mjSTAGE_VEL` if there are `fields`, else nothing.
 
         Raises:
             ValueError: the model resets diverged states by itself, or has no body of a given name.
@@ -67,7 +75,11 @@ class MujocoSimulation(Simulation):
         self.model = model
         self.num_copies = num_copies
         self._frame_skip = frame_skip
-        self._stage = int(mujoco.mjtStage.mjSTAGE_POS if fresh_kinematics else mujoco.mjtStage.mjSTAGE_NONE)
+        if stage is None:
+            stage = mujoco.mjtStage.mjSTAGE_POS if fresh_kinematics else mujoco.mjtStage.mjSTAGE_NONE
+            stage = mujoco.mjtStage.mjSTAGE_VEL if fields else stage
+        self._stage = int(stage)
+        self._field_names = tuple(fields)
         self._quaternions = _quaternion_addresses(model)
         self._data = mujoco.MjData(model)
         self._initial_row, self._initial_positions = self._initial_state(initial_qpos)
@@ -89,18 +101,49 @@ class MujocoSimulation(Simulation):
         self._rows = self._batch.state
         self.qpos, self.qvel = self._batch.bind("qpos"), self._batch.bind("qvel")
         self._controls = self._batch.bind("ctrl")
-        self._xpos = self._batch.bind("xpos")
+        self._xpos = self._batch.bind("xpos") if len(self._body_ids) else None
+        self.fields = {name: self._batch.bind(name) for name in self._field_names}
         self._motion = self._rows[:, _motion_columns(self.model)]
         self.reset()
 
-    def reset(self, indices: np.ndarray | None = None) -> None:
-        """Puts the copies `indices` (int [k], default all) into the initial state, with nothing left of the old one."""
+    def reset(self, indices: np.ndarray | None = None, numbers: np.ndarray | None = None) -> None:
+        """Puts the copies `indices` (int [k], default all) into the initial state, with nothing left of the old one.
+
+        Args:
+            indices: copies to reset.
+            numbers: not used here; a subclass whose resets are random passes their outcome on to `place`.
+        """
         chosen = slice(None) if indices is None else indices
         self._rows[chosen] = self._initial_row
         self.body_positions[chosen] = self._initial_positions
         self.diverged[chosen] = False
         if self._live is not None:
             self._update_live()
+        if numbers is None:
+            self._refresh(indices)
+
+    def place(self, indices: np.ndarray | None, qpos: np.ndarray, qvel: np.ndarray) -> None:
+        """Puts copies that were just reset into the state `qpos` [k, nq], `qvel` [k, nv], taken as it is.
+
+        Body positions and derived fields follow.
+        """
+        chosen = slice(None) if indices is None else indices
+        self.qpos[chosen], self.qvel[chosen] = qpos, qvel
+        if self._xpos is not None:
+            copies = np.arange(self.num_copies) if indices is None else indices
+            self._locate_bodies(copies.tolist())
+        self._refresh(indices)
+
+    def _refresh(self, indices: np.ndarray | None) -> None:
+        """Computes the derived fields of the copies `indices` from their state."""
+        if self.fields:
+            self._batch.forward(None if indices is None else np.asarray(indices, np.int32), self._stage)
+
+    def _locate_bodies(self, copies: list[int]) -> None:
+        for copy in copies:
+            self._data.qpos[:] = self.qpos[copy]
+            mujoco.mj_kinematics(self.model, self._data)
+            self.body_positions[copy] = self._data.xpos[self._body_ids]
 
     def select(self, copies: np.ndarray | None) -> None:
         """Steps only `copies` (int [k]; None: all) from now on; the rows of the others keep their last state."""
@@ -114,7 +157,9 @@ class MujocoSimulation(Simulation):
         self._controls[:] = controls
         live = self._live
         self._batch.step(live, self._frame_skip, self._stage)
-        if live is None:
+        if self._xpos is None:
+            pass
+        elif live is None:
             self._xpos.take(self._body_ids, axis=1, out=self.body_positions, mode="clip")
         else:
             self.body_positions[live] = self._xpos[live[:, None], self._body_ids]
@@ -136,10 +181,9 @@ class MujocoSimulation(Simulation):
             quaternion /= np.linalg.norm(quaternion, axis=1, keepdims=True)
         self.qpos[moved] = qpos
         self.qvel[moved] += noise[moved, self.model.nq :]
-        for copy in moved.tolist():
-            self._data.qpos[:] = self.qpos[copy]
-            mujoco.mj_kinematics(self.model, self._data)
-            self.body_positions[copy] = self._data.xpos[self._body_ids]
+        if self._xpos is not None:
+            self._locate_bodies(moved.tolist())
+        self._refresh(moved)
         self._freeze_diverged()
 
     def _initial_state(self, initial_qpos: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -186,8 +186,8 @@ class GoalSimulation(MujocoSimulation):
         self._control_scale = self.model.actuator_ctrlrange[:, 1].copy()
         self._action_shape = (num_copies, self.model.nu)
 
-    def reset(self, indices: np.ndarray | None = None) -> None:
-        """Puts the copies `indices` (int [k], default all) into the initial state."""
+    def reset(self, indices: np.ndarray | None = None, numbers: np.ndarray | None = None) -> None:
+        """Puts the copies `indices` (int [k], default all) into the initial state; `numbers` has no column."""
         super().reset(indices)
         chosen = slice(None) if indices is None else indices
         # A new array: the old one belongs to whoever got the last outcome.

@@ -66,8 +66,8 @@ class PointSimulation(Simulation):
         self.num_copies = num_copies
         self.state = np.zeros((num_copies, 2))
 
-    def reset(self, indices: np.ndarray | None = None) -> None:
-        """Puts the points `indices` (default all) at the origin."""
+    def reset(self, indices: np.ndarray | None = None, numbers: np.ndarray | None = None) -> None:
+        """Puts the points `indices` (default all) at the origin; `numbers` has no column."""
         self.state[slice(None) if indices is None else indices] = 0.0
 
     def observe(self) -> np.ndarray:
