@@ -1,8 +1,8 @@
 """One lane of the sampler: a thread's share of the tasks, from reset to the last complete episode.
 
-TESP's stop rule looks at one task at a time, so lanes never wait for each other. Shapes: `m` task slots of a lane, `R`
-copies per task, `n` = m R, `H` horizon, `S` capacity, `O` observation, `A` action; a *tick* is one control step of
-every copy.
+A lane's end depends on its own tasks alone, so lanes never wait for each other; where all tasks end together there is
+one lane. Shapes: `m` task slots of a lane, `R` copies per task, `n` = m R, `H` horizon, `S` capacity, `O` observation,
+`A` action; a *tick* is one control step of every copy.
 """
 
 import threading
@@ -11,7 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from metarl.sampling.noise import NormalStream
+from metarl.sampling.noise import NormalStream, ResetStream
+from metarl.sampling.quota import Quota
 from metarl.sampling.steps import Episodes, Steps
 from metarl.simulation.task_family import TaskFamily
 
@@ -36,6 +37,7 @@ class Lane:
         num_slots: int,
         rollouts_per_task: int,
         horizon: int,
+        quota: Quota,
         num_threads: int = 1,
     ):
         """Makes the lane's copies and its recording.
@@ -47,19 +49,17 @@ class Lane:
             num_slots: m, the same for all lanes so that one compiled policy serves them all.
             rollouts_per_task: R.
             horizon: H.
+            quota: when the lane's tasks are done.
             num_threads: threads that share the lane's physics, for families whose simulations can.
         """
         self.first, self.count, self.num_slots = first, count, num_slots
         self.steps_taken = 0
-        self._family, self._R, self._H = family, rollouts_per_task, horizon
+        self._family, self._R, self._H, self._quota = family, rollouts_per_task, horizon, quota
         self._num_copies = num_slots * rollouts_per_task
         self._simulation = family.make_simulation(self._num_copies)
         if num_threads > 1:
             self._simulation.use_threads(num_threads)
-        # After t ticks every copy has made t steps, of which fewer than H belong to its running episode: at tick 2H - 1
-        # each copy has completed at least H steps, so each task at least R H, and no round can be longer.
-        self._max_ticks = 2 * horizon - 1 if family.ends_early else horizon
-        T, R, A = self._max_ticks, rollouts_per_task, family.action_dim
+        T, R, A = quota.max_ticks, rollouts_per_task, family.action_dim
         self._inputs = np.zeros((T, num_slots, R, family.observation_dim + A), np.float32)
         self._outputs = np.zeros((T, num_slots, R, 3 * A), np.float32)
         self._reward = np.zeros((T, self._num_copies), np.float64)
@@ -71,16 +71,18 @@ class Lane:
         policy: Callable[[np.ndarray], np.ndarray],
         tasks: np.ndarray,
         normals: NormalStream,
+        resets: ResetStream,
         observation_noise: tuple[float, NormalStream] | None,
         state_noise: tuple[float, NormalStream] | None,
         cancelled: threading.Event,
     ) -> None:
-        """Samples until every task has R*H steps in complete episodes; the recording stays in the lane.
+        """Samples until the quota is met; the recording stays in the lane.
 
         Args:
             policy: [m, R, O + A] observations and standard normals -> [m, R, 3A] logits and action.
             tasks: [count, G].
             normals: the policy's random numbers.
+            resets: the random numbers of resets.
             observation_noise: standard deviation and random numbers of the noise on observations, if any.
             state_noise: the same for the noise on states.
             cancelled: set from outside to give up within one tick.
@@ -92,7 +94,9 @@ class Lane:
         simulation = self._simulation
         slots = np.minimum(np.arange(self.num_slots), self.count - 1)
         tasks_of_copies = np.repeat(tasks[slots], R, axis=0)
-        remaining = np.where(np.arange(self.num_slots) < self.count, R * self._H, 0)
+        quota = self._quota
+        remaining = np.where(np.arange(self.num_slots) < self.count, quota.per_task, 0)
+        remaining_in_all = quota.in_all
         live = np.repeat(remaining > 0, R)
         num_live = int(live.sum())
         start = np.zeros(self._num_copies, np.int64)
@@ -101,10 +105,11 @@ class Lane:
         ended: list[_Ended] = []
         self.steps_taken = 0
 
-        simulation.reset()
+        simulation.assign_tasks(tasks_of_copies)
+        simulation.reset(None, resets.draw(np.repeat(np.arange(self.num_slots), R)))
         simulation.select(None if live.all() else np.flatnonzero(live))
         observation = simulation.observe()
-        for tick in range(self._max_ticks):
+        for tick in range(quota.max_ticks):
             if cancelled.is_set():
                 return
             packed = self._inputs[tick]
@@ -124,15 +129,22 @@ class Lane:
                 ending = np.flatnonzero(live & (outcome.terminated | (tick + 1 - start >= self._H)))
             if ending.size:
                 ended.append(_Ended(ending, start[ending], np.full(ending.size, tick + 1), outcome.terminated[ending]))
-                np.subtract.at(remaining, ending // R, tick + 1 - start[ending])
+                completed = tick + 1 - start[ending]
                 start[ending] = tick + 1
-                still = np.repeat(remaining > 0, R)
-                if not still.any():
-                    break
-                if (still != live).any():
-                    live, num_live = still, int(still.sum())
-                    simulation.select(np.flatnonzero(live))
-                simulation.reset(ending[live[ending]])
+                if remaining_in_all is not None:
+                    remaining_in_all -= int(completed.sum())
+                    if remaining_in_all <= 0:
+                        break
+                else:
+                    np.subtract.at(remaining, ending // R, completed)
+                    still = np.repeat(remaining > 0, R)
+                    if not still.any():
+                        break
+                    if (still != live).any():
+                        live, num_live = still, int(still.sum())
+                        simulation.select(np.flatnonzero(live))
+                restarting = ending[live[ending]]
+                simulation.reset(restarting, resets.draw(restarting // R))
                 next_due = int(start[live].min()) + self._H
             observation = simulation.observe()
             if observation_noise is not None:
@@ -140,7 +152,7 @@ class Lane:
                 observation = observation + observation_noise[0] * observation_noise[1].at(tick).reshape(-1, observed)
                 observation[ending] = exact
         else:
-            raise RuntimeError(f"task family {self._family.name!r} took more than {self._max_ticks} ticks")
+            raise RuntimeError(f"task family {self._family.name!r} took more than {quota.max_ticks} ticks")
         self._ended = _Ended(*(np.concatenate(field) for field in zip(*ended, strict=True)))
         if not self._family.ends_early and self._ended.terminated.any():
             raise RuntimeError(f"task family {self._family.name!r} says ends_early = False, but an episode terminated")
@@ -149,7 +161,7 @@ class Lane:
         for name in self._family.info_keys:
             value = info[name]
             if name not in self._info:
-                self._info[name] = np.zeros((self._max_ticks, *value.shape), value.dtype)
+                self._info[name] = np.zeros((self._quota.max_ticks, *value.shape), value.dtype)
             self._info[name][tick] = value
 
     def info_layout(self) -> dict[str, tuple[tuple[int, ...], np.dtype]]:
@@ -172,11 +184,12 @@ class Lane:
         order = np.argsort(slot, kind="stable")
         copy, start, stop, terminated = (field[order] for field in self._ended)
         slot, length = slot[order], stop - start
-        # Steps of the same task taken before each episode; the rule stops at the first episode that reaches R*H.
+        # Steps of the same task taken before each episode; a task is done with the first episode that reaches its
+        # quota. The quota of all together has nothing left to drop.
         total = np.cumsum(length) - length
         first_of_slot = np.searchsorted(slot, np.arange(self.num_slots))
         before = total - total[first_of_slot[slot]]
-        kept = before < R * self._H
+        kept = before < self._quota.per_task
         copy, start, terminated, slot, length, before = (
             array[kept] for array in (copy, start, terminated, slot, length, before)
         )

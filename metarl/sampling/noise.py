@@ -11,6 +11,7 @@ import numpy as np
 
 from metarl.experiment import checks
 from metarl.seeding import keyed_generator
+from metarl.simulation.task_family import TaskFamily
 
 # Ticks drawn at once. The numbers do not depend on it (a generator's stream is the same however it is cut up);
 # it only keeps the cost of one call into NumPy away from the tick.
@@ -80,3 +81,32 @@ class NormalStream:
             for generator, block in zip(self._generators, self._block, strict=False):
                 generator.standard_normal(dtype=np.float32, out=block)
         return self._block[:, position]
+
+
+class ResetStream:
+    """The random numbers of resets, each task from its own generator, in the order in which its copies are reset."""
+
+    def __init__(self, key: NoiseKey, family: TaskFamily):
+        """Opens the generators.
+
+        Args:
+            key: names the numbers; its tasks fill the first slots.
+            family: draws the numbers of a reset.
+        """
+        self._family = family
+        self._generators = [keyed_generator(key.seed, key.iteration, key.phase, int(i)) for i in key.task_indices]
+
+    def draw(self, slots: np.ndarray) -> np.ndarray | None:
+        """Returns the numbers for resetting one copy of each of the task slots `slots` (int [k], ascending).
+
+        Returns:
+            [k, reset_dim] float64, zeros for slots without a task; None for families whose resets are deterministic.
+        """
+        if not self._family.reset_dim:
+            return None
+        numbers = np.zeros((slots.size, self._family.reset_dim))
+        bounds = np.searchsorted(slots, np.arange(len(self._generators) + 1))
+        for slot in np.flatnonzero(np.diff(bounds)).tolist():
+            rows = slice(bounds[slot], bounds[slot + 1])
+            numbers[rows] = self._family.draw_reset(self._generators[slot], rows.stop - rows.start)
+        return numbers

@@ -1,4 +1,4 @@
-"""The sampler: complete episodes of every task until R*H steps are reached (TESP specification, section 4).
+"""The sampler: complete episodes of every task until enough steps are reached.
 
 Shapes: `M` tasks, `R` copies per task, `H` horizon, `S` capacity, `O` observation, `A` action, `G` numbers per task.
 """
@@ -15,9 +15,10 @@ import tensorflow as tf
 
 from metarl.policies.host import HostPolicy
 from metarl.sampling.lane import Lane
-from metarl.sampling.noise import NoiseKey, NormalStream, TransitionNoise
+from metarl.sampling.noise import NoiseKey, NormalStream, ResetStream, TransitionNoise
 from metarl.sampling.policy import CompiledPolicy, LanePolicies, NumpyPolicy, Share, Sizes
-from metarl.sampling.steps import Batch, Episodes, Steps, steps_capacity
+from metarl.sampling.quota import make_quota
+from metarl.sampling.steps import Batch, Episodes, Steps
 from metarl.simulation.task_family import TaskFamily
 
 _PROGRESS_SECONDS = 0.2
@@ -34,11 +35,13 @@ class Sampler:
 
     Every copy of a task starts afresh, all copies of a task step together, an episode ends by itself or at the horizon
     and its copy begins another one at once; finished episodes are taken in order of completion (within a tick by copy)
-    until a task has R*H steps. Running episodes and those finished too late are lost; nothing carries over to the next
+    until a task has R*H steps, or, with `stop_rule` "global", until all tasks together have M*R*H (see
+    `metarl.sampling.quota`). Running episodes and those finished too late are lost; nothing carries over to the next
     round.
 
     The tasks are split over *lanes*: each lane is a thread with its own simulation and its own loop of policy and
-    physics, so that no tick waits for another lane. Few copies make one lane, whose physics uses all the threads.
+    physics, so that no tick waits for another lane. Few copies make one lane, whose physics uses all the threads, and
+    so does the global stop rule where episodes can end early.
     Results do not depend on the number of lanes as far as the policy's arithmetic does not depend on its batch shape.
 
     Attributes:
@@ -56,6 +59,8 @@ class Sampler:
         num_threads: int | None = None,
         jit_compile: bool = True,
         host_act: Callable[[Any], HostPolicy] | None = None,
+        stop_rule: str = "per_task",
+        min_steps: int | None = None,
     ):
         """Makes the simulations and threads; the policy is compiled by the first round.
 
@@ -71,19 +76,27 @@ class Sampler:
             host_act: the same policy in NumPy, used when R is at most 8: called once per lane and round with the lane's
                 arguments as arrays ([m, ...], shared ones among them), it returns a function of observation [m, R, O]
                 and standard_normal [m, R, A]. Default: `act` serves all sizes.
+            stop_rule: "per_task" or "global".
+            min_steps: for "global", steps of all tasks together instead of M*R*H.
+
+        Raises:
+            UserError: an unknown stop rule, or a bad `min_steps`.
         """
         if num_threads is None:
             num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
         self.family, self.num_tasks = family, num_tasks
         self.rollouts_per_task, self.horizon = rollouts_per_task, horizon
-        self.capacity = steps_capacity(rollouts_per_task, horizon, family.ends_early)
+        quota = make_quota(stop_rule, num_tasks, rollouts_per_task, horizon, family.ends_early, min_steps)
+        self.capacity = quota.capacity
         self._act, self._jit_compile = act, jit_compile
         self._host_act = host_act if rollouts_per_task <= _HOST_ROLLOUTS else None
         one_lane = family.threaded and num_tasks * rollouts_per_task <= _ONE_LANE_COPIES
-        num_lanes = 1 if one_lane else max(1, min(num_threads, num_tasks))
+        num_lanes = 1 if one_lane or quota.in_all is not None else max(1, min(num_threads, num_tasks))
         self._num_slots = m = -(-num_tasks // num_lanes)
         self._lanes = [
-            Lane(family, first, min(m, num_tasks - first), m, rollouts_per_task, horizon, num_threads // num_lanes)
+            Lane(
+                family, first, min(m, num_tasks - first), m, rollouts_per_task, horizon, quota, num_threads // num_lanes
+            )
             for first in range(0, num_tasks, m)
         ]
         self._threads = concurrent.futures.ThreadPoolExecutor(len(self._lanes), thread_name_prefix="sampler")
@@ -114,7 +127,8 @@ class Sampler:
         Args:
             act_arguments: nest of tensors [M, ...] for `act`, for example adapted weights; split over the lanes.
             tasks: [M, G].
-            noise: names the policy's random numbers; the transition noise uses the phase with "/transition" appended.
+            noise: names the policy's random numbers; resets use the phase with "/reset" appended, the transition
+                noise the phase with "/transition".
             transition_noise: noise on transitions, none by default.
             progress: called now and then, in the calling thread, with the environment steps made since the last call.
             shared_arguments: tensors that all tasks share; `act` then gets one dictionary with both kinds, and
@@ -144,7 +158,9 @@ class Sampler:
             key = noise._replace(task_indices=noise.task_indices[rows])
             streams = self._transition_streams(key, transition_noise)
             normals = self._stream(key, self.family.action_dim)
-            futures.append(self._threads.submit(_run, lane, policy, tasks[rows], normals, *streams, cancelled))
+            resets = ResetStream(key._replace(phase=key.phase + "/reset"), self.family)
+            arguments = (policy, tasks[rows], normals, resets, *streams, cancelled)
+            futures.append(self._threads.submit(_run, lane, *arguments))
         self._wait(futures, cancelled, progress)
         begin = time.perf_counter()
         batch = self._assemble()

@@ -62,9 +62,15 @@ class Batch(NamedTuple):
     info: dict[str, np.ndarray]
 
 
-def steps_capacity(rollouts_per_task: int, horizon: int, ends_early: bool) -> int:
-    """S for the stop rule "complete episodes until R*H steps are reached" (TESP specification, section 4).
+def steps_capacity(rollouts_per_task: int, horizon: int, ends_early: bool, stop_rule: str = "per_task") -> int:
+    """S for the stop rules "per_task" and "global", see `metarl.sampling.quota`.
 
-    The last episode taken may overshoot by at most H - 1 steps; without early ends the count is met exactly.
+    Returns:
+        R*H without early ends, which meet the count exactly. Else R*H + H - 1 for "per_task", whose last episode may
+        overshoot by H - 1 steps, and R*(2H - 1) for "global", where one task's episodes may all be among the longest.
     """
-    return rollouts_per_task * horizon + (horizon - 1 if ends_early else 0)
+    if not ends_early:
+        return rollouts_per_task * horizon
+    if stop_rule == "per_task":
+        return rollouts_per_task * horizon + horizon - 1
+    return rollouts_per_task * (2 * horizon - 1)

@@ -35,10 +35,13 @@ class ToySimulation(Simulation):
         self.selected = np.arange(num_copies)
         self.ticks = 0
 
-    def reset(self, indices=None):
+    def reset(self, indices=None, numbers=None):
         indices = np.arange(self.num_copies) if indices is None else indices
-        self.position[indices] = 0.0
+        self.position[indices] = 0.0 if numbers is None else numbers
         self.age[indices] = 0
+
+    def assign_tasks(self, tasks):
+        self.assigned = tasks
 
     def observe(self):
         return np.concatenate([self.position, self.age[:, None]], axis=1)
@@ -49,6 +52,7 @@ class ToySimulation(Simulation):
     def step(self, actions, tasks):
         assert actions.shape == (self.num_copies, A)
         assert tasks.shape == (self.num_copies, 2)
+        assert np.array_equal(self.assigned, tasks)
         if self.family.explode_at is not None and self.ticks == self.family.explode_at:
             raise ZeroDivisionError("toy")
         time.sleep(self.family.delay)
@@ -74,9 +78,13 @@ class ToyFamily(TaskFamily):
     observation_dim, action_dim, task_dim, state_dim = 3, A, 2, 2
     info_keys = ("position", "distance", "arrived")
 
-    def __init__(self, ends_early=True, explode_at=None, poison=False, delay=0.0):
+    def __init__(self, ends_early=True, explode_at=None, poison=False, delay=0.0, reset_dim=0):
         self.ends_early, self.explode_at, self.poison, self.delay = ends_early, explode_at, poison, delay
+        self.reset_dim = reset_dim
         self.simulations = []
+
+    def draw_reset(self, rng, count):
+        return rng.normal(size=(count, self.reset_dim))
 
     def make_simulation(self, num_copies):
         self.simulations.append(ToySimulation(num_copies, self))
@@ -95,14 +103,27 @@ def act_numpy(shift, observation, standard_normal):
     return mean, mean + np.float32(0.5) * standard_normal
 
 
-def reference(task, shift, generator, R, H, ends_early=True):
+def reference(task, shift, generator, R, H, ends_early=True, resets=None):
     """One task by plain loops: list of the kept episodes, each a list of steps (dicts)."""
+    loop = reference_ticks(task, shift, generator, R, H, ends_early, resets)
+    episodes = []
+    while sum(map(len, episodes)) < R * H:
+        for episode in next(loop):
+            if sum(map(len, episodes)) < R * H:
+                episodes.append(episode)
+    return episodes
+
+
+def reference_ticks(task, shift, generator, R, H, ends_early=True, resets=None):
+    """Yields tick by tick the episodes of one task that are completed at it."""
     copies = []
     for _ in range(R):
         family = ToyFamily(ends_early)
         copies.append((family.make_simulation(1), []))
-    episodes, total = [], 0
+        copies[-1][0].reset(None, None if resets is None else resets.normal(size=2))
+        copies[-1][0].assign_tasks(task[None])
     while True:
+        episodes = []
         noise = generator.standard_normal((R, A), dtype=np.float32)
         for r, (simulation, running) in enumerate(copies):
             observation = simulation.observe()[0].astype(np.float32)
@@ -121,11 +142,9 @@ def reference(task, shift, generator, R, H, ends_early=True):
             )
             if outcome.terminated[0] or len(running) == H:
                 episodes.append(list(running))
-                total += len(running)
                 running.clear()
-                simulation.reset()
-                if total >= R * H:
-                    return episodes
+                simulation.reset(None, None if resets is None else resets.normal(size=2))
+        yield episodes
 
 
 def make_tasks(rng, M):

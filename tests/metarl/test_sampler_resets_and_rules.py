@@ -1,0 +1,149 @@
+"""Random resets, the global stop rule and random-action collection, against plain loops."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_sampler import ToyFamily, act, arguments, assert_same, key, make_tasks, reference, reference_ticks
+
+from metarl.experiment.errors import UserError
+from metarl.sampling.noise import NoiseKey
+from metarl.sampling.quota import make_quota
+from metarl.sampling.random_actions import collect_random, uniform_actions
+from metarl.sampling.sampler import Sampler
+from metarl.sampling.steps import steps_capacity
+from metarl.seeding import keyed_generator
+
+
+def assert_task(batch, task, expected):
+    """Row `task` of the batch holds exactly the episodes `expected`."""
+    steps, episodes, _ = batch
+    flat = [dict(step, time=t) for episode in expected for t, step in enumerate(episode)]
+    count = len(flat)
+    np.testing.assert_array_equal(steps.valid[task], np.arange(steps.valid.shape[1]) < count)
+    np.testing.assert_array_equal(np.flatnonzero(steps.last[task]) + 1, np.cumsum([len(e) for e in expected]))
+    mine = episodes.task == task
+    np.testing.assert_array_equal(episodes.length[mine], [len(e) for e in expected])
+    np.testing.assert_array_equal(episodes.terminated[mine], [e[-1]["terminated"] for e in expected])
+    np.testing.assert_array_equal(episodes.start[mine], np.cumsum([0] + [len(e) for e in expected])[:-1])
+    for name in ("observation", "logits", "action", "time") if count else ():
+        np.testing.assert_array_equal(getattr(steps, name)[task, :count], np.stack([step[name] for step in flat]))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    M=st.integers(1, 5),
+    R=st.integers(1, 4),
+    H=st.integers(1, 9),
+    threads=st.integers(1, 3),
+    ends_early=st.booleans(),
+)
+def test_random_resets_equal_plain_loops(seed, M, R, H, threads, ends_early):
+    rng = np.random.default_rng(seed)
+    tasks, args = make_tasks(rng, M), arguments(rng, M)
+    sampler = Sampler(ToyFamily(ends_early, reset_dim=2), act, M, R, H, threads, jit_compile=False)
+    batch = sampler.collect(args, tasks, key(M, seed, phase="a"))
+    for task in range(M):
+        streams = (keyed_generator(seed, 5, phase, task) for phase in ("a", "a/reset"))
+        expected = reference(tasks[task], args["shift"][task], next(streams), R, H, ends_early, next(streams))
+        assert_task(batch, task, expected)
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    M=st.integers(1, 5),
+    R=st.integers(1, 4),
+    H=st.integers(1, 9),
+    ends_early=st.booleans(),
+    ratio=st.none() | st.floats(0.05, 3.5),
+)
+def test_global_rule_equals_plain_loops(seed, M, R, H, ends_early, ratio):
+    """Lock-step until the finished steps of all tasks together suffice; nothing of that tick is dropped."""
+    rng = np.random.default_rng(seed)
+    tasks, args = make_tasks(rng, M), arguments(rng, M)
+    wanted = M * R * H if ratio is None else max(1, round(ratio * M * R * H))
+    family = ToyFamily(ends_early, reset_dim=2)
+    min_steps = None if ratio is None else wanted
+    sampler = Sampler(family, act, M, R, H, 2, jit_compile=False, stop_rule="global", min_steps=min_steps)
+    batch = sampler.collect(args, tasks, key(M, seed, phase="a"))
+
+    ticks = []
+    for i in range(M):
+        streams = [keyed_generator(seed, 5, phase, i) for phase in ("a", "a/reset")]
+        ticks.append(reference_ticks(tasks[i], args["shift"][i], streams[0], R, H, ends_early, streams[1]))
+    kept = [[] for _ in range(M)]
+    length = 0
+    while sum(len(episode) for task in kept for episode in task) < wanted:
+        length += 1
+        for task, tick in zip(kept, ticks, strict=True):
+            task.extend(next(tick))
+    for task in range(M):
+        assert_task(batch, task, kept[task])
+    assert sampler.steps_taken == M * R * length
+    if ratio is None:
+        assert sampler.capacity == steps_capacity(R, H, ends_early, "global")
+        assert not ends_early or sampler.num_lanes == 1
+
+
+def test_rules_agree_without_early_ends():
+    M, R, H = 5, 3, 7
+    rng = np.random.default_rng(0)
+    tasks, args = make_tasks(rng, M), arguments(rng, M)
+    batches = [
+        Sampler(ToyFamily(False, reset_dim=2), act, M, R, H, threads, stop_rule=rule).collect(args, tasks, key(M))
+        for rule, threads in (("per_task", 1), ("global", 1), ("global", 2))
+    ]
+    assert_same(batches[0], batches[1])
+    assert_same(batches[0], batches[2])
+
+
+def test_resets_do_not_depend_on_the_split():
+    M, R, H = 4, 3, 15
+    rng = np.random.default_rng(3)
+    tasks, args = make_tasks(rng, M), arguments(rng, M)
+    whole = Sampler(ToyFamily(reset_dim=2), act, M, R, H, 2).collect(args, tasks, key(M))
+    part = Sampler(ToyFamily(reset_dim=2), act, 2, R, H, 1).collect(
+        {"shift": args["shift"][2:]}, tasks[2:], NoiseKey(3, 5, "train/round_1", (2, 3))
+    )
+    assert_same(tuple(field[2:] for field in whole.steps), tuple(part.steps))
+
+
+def test_bad_rules_are_one_line():
+    with pytest.raises(UserError, match="stop_rule must be one of per_task, global; got 'globl'"):
+        make_quota("globl", 1, 1, 1, True)
+    with pytest.raises(UserError, match="min_steps"):
+        make_quota("per_task", 1, 1, 1, True, 5)
+    with pytest.raises(UserError, match="min_steps must be at least 1"):
+        make_quota("global", 1, 1, 1, True, 0)
+
+
+def test_uniform_actions_are_uniform():
+    normals = np.random.default_rng(0).standard_normal((10, 100, 50), dtype=np.float32)
+    action = uniform_actions({}, None, normals).numpy()[..., 100:]
+    counts, _ = np.histogram(action, bins=20, range=(-1, 1))
+    assert np.abs(action).max() <= 1
+    # 50,000 draws in 20 bins: 2,500 each, standard deviation 49.
+    assert np.abs(counts - 2500).max() < 4.5 * 49
+
+
+def test_random_collection_takes_whole_sweeps():
+    """Section 1.2: 20 copies, horizon 200, 5,000 requested: 8,000 collected."""
+    family = ToyFamily(ends_early=False, reset_dim=2)
+    steps, episodes, _ = collect_random(family, 5000, 20, 200, seed=1, tasks=np.array([[1.0, 0.0]]))
+    assert steps.valid.sum() == 8000
+    assert steps.valid.all()
+    np.testing.assert_array_equal(episodes.length, np.full(40, 200))
+    assert np.unique(steps.action[:, 0, 0]).size == 20
+    assert np.abs(steps.action).max() <= 1
+    again = collect_random(family, 5000, 20, 200, seed=1, tasks=np.array([[1.0, 0.0]]))
+    assert_same(steps, again.steps)
+
+
+def test_random_collection_is_limited_to_100_copies():
+    tasks = np.array([[1.0, 0.3], [2.0, 0.3]])
+    steps, episodes, _ = collect_random(ToyFamily(), 250, 1000, 9, seed=2, tasks=tasks)
+    assert steps.valid.shape[0] == 100
+    # Copies end early here: the tick at which 250 is reached is kept whole.
+    assert 250 <= steps.valid.sum() == episodes.length.sum() < 350
