@@ -9,8 +9,8 @@ import math
 
 import tensorflow as tf
 
-_LOG_SQRT_2_PI = 0.5 * math.log(2.0 * math.pi)
-_KL_EPSILON = 1e-8
+LOG_SQRT_2_PI = 0.5 * math.log(2.0 * math.pi)
+KL_EPSILON = 1e-8
 
 
 def log_prob(logits: tf.Tensor, action: tf.Tensor) -> tf.Tensor:
@@ -25,7 +25,7 @@ def log_prob(logits: tf.Tensor, action: tf.Tensor) -> tf.Tensor:
     """
     mean, log_std = tf.split(logits, 2, axis=-1)
     standardised = (action - mean) * tf.exp(-log_std)
-    return tf.reduce_sum(-0.5 * tf.square(standardised) - log_std - _LOG_SQRT_2_PI, axis=-1)
+    return tf.reduce_sum(-0.5 * tf.square(standardised) - log_std - LOG_SQRT_2_PI, axis=-1)
 
 
 def kl_divergence(logits_old: tf.Tensor, logits_new: tf.Tensor) -> tf.Tensor:
@@ -42,13 +42,13 @@ def kl_divergence(logits_old: tf.Tensor, logits_new: tf.Tensor) -> tf.Tensor:
     mean_new, log_std_new = tf.split(logits_new, 2, axis=-1)
     variance_old, variance_new = tf.exp(2.0 * log_std_old), tf.exp(2.0 * log_std_new)
     numerator = tf.square(mean_old - mean_new) + variance_old - variance_new
-    return tf.reduce_sum(numerator / (2.0 * variance_new + _KL_EPSILON) + log_std_new - log_std_old, axis=-1)
+    return tf.reduce_sum(numerator / (2.0 * variance_new + KL_EPSILON) + log_std_new - log_std_old, axis=-1)
 
 
 def entropy(logits: tf.Tensor) -> tf.Tensor:
     """Differential entropy in nats, sum (log std + log sqrt(2 pi e)): logits [..., 2A] -> [...]."""
     _, log_std = tf.split(logits, 2, axis=-1)
-    return tf.reduce_sum(log_std + _LOG_SQRT_2_PI + 0.5, axis=-1)
+    return tf.reduce_sum(log_std + LOG_SQRT_2_PI + 0.5, axis=-1)
 
 
 def likelihood_ratio(logits_new: tf.Tensor, logits_old: tf.Tensor, action: tf.Tensor) -> tf.Tensor:

@@ -80,12 +80,17 @@ class GaussianMLPPolicy:
 
     def log_std(self, parameter: tf.Tensor) -> tf.Tensor:
         """The log-std that the free vector stands for, floored; elementwise, any shape."""
-        if not self.learn_std:
-            parameter = tf.stop_gradient(parameter)
-        # Not tf.maximum: the derivative on the floor itself must not depend on the order of arguments.
-        floor = tf.constant(self._parameter(self.min_std), parameter.dtype)
-        floored = tf.where(parameter >= floor, parameter, floor)
+        floored, _ = self._floored(tf.convert_to_tensor(parameter))
         return floored if self.std_parametrization == "log" else tf.math.log(tf.math.softplus(floored))
+
+    def log_std_derivatives(self, parameter: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """First and second derivative of `log_std`, elementwise: 0 below the floor and where it is not learned."""
+        floored, free = self._floored(tf.convert_to_tensor(parameter))
+        if self.std_parametrization == "log":
+            return free, tf.zeros_like(free)
+        slope = tf.sigmoid(floored)
+        relative = slope / tf.math.softplus(floored)
+        return free * relative, free * relative * (1.0 - slope - relative)
 
     def logits(self, weights: Mapping[str, tf.Tensor], observation: tf.Tensor) -> tf.Tensor:
         """Distribution parameters of every row.
@@ -128,6 +133,15 @@ class GaussianMLPPolicy:
             f"mlp{output}.bias": np.concatenate([bias, log_std], axis=-1),
         }
         return host.gaussian_mlp(extended)
+
+    def _floored(self, parameter: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """The vector not below its floor, and 1 where it may move, 0 elsewhere."""
+        if not self.learn_std:
+            parameter = tf.stop_gradient(parameter)
+        floor = tf.constant(self._parameter(self.min_std), parameter.dtype)
+        above = parameter >= floor
+        free = tf.cast(above, parameter.dtype) if self.learn_std else tf.zeros_like(parameter)
+        return tf.where(above, parameter, floor), free
 
     def _parameter(self, std: float) -> float:
         """The entry of the free vector that stands for a standard deviation."""

@@ -1,0 +1,309 @@
+"""The compiled evaluations of a meta-update: what a shard answers with while its data stay where they are.
+
+Shapes: `M` tasks of the shard, `S` steps per task, `K` inner steps.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import tensorflow as tf
+
+from mbmpo.objectives import (
+    MetaData,
+    Objective,
+    Penalties,
+    TaskResult,
+    adapt,
+    per_task,
+    split_parameters,
+    task_gradients,
+    with_trainable_rates,
+)
+from mbmpo.policies import GaussianMLPPolicy, Weights
+from mbmpo.surrogates import Phase
+from metarl.compiled import Compiled
+from metarl.experiment.errors import UserError, did_you_mean
+from metarl.seeding import keyed_generator
+
+WHATS = ("loss_gradient", "kl_gradient", "kl_product", "scalars", "inner_gradient")
+# The activations of so many rows fit into a core's cache.
+_ROWS_AT_ONCE = 4096
+
+
+class RandomKey(NamedTuple):
+    """Names the random numbers of one meta-update: (seed, iteration, phase), see `metarl.seeding`."""
+
+    seed: int
+    iteration: int
+    phase: str
+
+
+class MiniBatch(NamedTuple):
+    """A part of every task's rows (section 4.2): each phase and task is permuted by itself, anew every epoch.
+
+    Attributes:
+        key: of the meta-update.
+        epoch: 0-based.
+        position: 0-based, which mini-batch of the epoch.
+        size: rows of every phase and task.
+        num_batches: mini-batches per epoch; bounds `size` by S // num_batches.
+    """
+
+    key: RandomKey
+    epoch: int
+    position: int
+    size: int
+    num_batches: int
+
+
+class Argument(NamedTuple):
+    """What an evaluation needs besides theta.
+
+    Attributes:
+        vector: for "kl_product": what the Hessian is multiplied with, a nest like theta.
+        penalties: PPO's coefficients of all tasks of the meta-batch, [M, K] and [M].
+        minibatch: only these rows; None for all.
+    """
+
+    vector: Any = None
+    penalties: Penalties | None = None
+    minibatch: MiniBatch | None = None
+
+    def part(self, start: int, stop: int) -> "Argument":
+        """The argument for a shard that holds the tasks [start, stop)."""
+        if self.penalties is None:
+            return self
+        return self._replace(penalties=Penalties(*(coefficients[start:stop] for coefficients in self.penalties)))
+
+
+class Evaluation(NamedTuple):
+    """A shard's answer.
+
+    Attributes:
+        gradient: sum over tasks (of the losses' gradients) or over rows (of the KLs'), a nest like theta; None if there
+            is none.
+        terms: per-task numbers by name, see `mbmpo.objectives.task_gradients`.
+    """
+
+    gradient: Any
+    terms: dict[str, np.ndarray]
+
+
+def combined(parts: Sequence[Evaluation]) -> Evaluation:
+    """The answer of several shards together, in task order."""
+    if len(parts) == 1:
+        return parts[0]
+    gradient = None
+    if parts[0].gradient is not None:
+        gradient = tf.nest.map_structure(
+            lambda *found: tf.reduce_sum(tf.stack(found), axis=0), *(part.gradient for part in parts)
+        )
+    return Evaluation(gradient, {name: np.concatenate([part.terms[name] for part in parts]) for name in parts[0].terms})
+
+
+class MetaObjective:
+    """The evaluations of one objective, each traced once per experiment.
+
+    Args:
+        policy: the policy.
+        objective: which losses.
+        inner_lr: alpha, unless theta holds it.
+        rows_at_once: tasks are worked on together as long as they have no more rows than this, otherwise in groups.
+    """
+
+    def __init__(
+        self, policy: GaussianMLPPolicy, objective: Objective, inner_lr: float, rows_at_once: int = _ROWS_AT_ONCE
+    ):
+        self.policy, self.objective, self.inner_lr = policy, objective, inner_lr
+        self._rows_at_once = rows_at_once
+        # Without adaptation the inner loss is the objective of a plain policy gradient.
+        self._initial = Objective(outer=objective.inner)
+        self._compiled = {what: Compiled(self._function(what)) for what in WHATS}
+        self._adapt = Compiled(self._adapt_from)
+        self._positions: tuple[Any, np.ndarray] | None = None
+
+    def initial_parameters(self, weights: Mapping[str, tf.Tensor]) -> Weights:
+        """Theta for these policy weights: with the step sizes if they are trained."""
+        if self.objective.trainable_step_sizes:
+            return with_trainable_rates(weights, self.inner_lr)
+        return dict(weights)
+
+    def policy_weights(self, theta: Mapping[str, tf.Tensor]) -> Weights:
+        """The policy's part of theta."""
+        return split_parameters(theta, self.inner_lr)[0]
+
+    def adapt(self, theta: Mapping[str, tf.Tensor], weights: Mapping[str, tf.Tensor] | None, phase: Phase) -> Weights:
+        """One inner step with theta's step sizes, compiled.
+
+        Args:
+            theta: meta-parameters.
+            weights: where to step from, [M, ...]; None for theta itself.
+            phase: the tasks' data.
+
+        Returns:
+            Adapted weights by name, [M, ...].
+        """
+        return self._adapt(dict(theta), weights, phase)
+
+    def evaluate(
+        self,
+        what: str,
+        theta: Mapping[str, tf.Tensor],
+        data: MetaData,
+        argument: Argument | None = None,
+        task_indices: Sequence[int] | None = None,
+    ) -> Evaluation:
+        """One evaluation on a shard's data.
+
+        Args:
+            what: "loss_gradient"; "kl_gradient"; "kl_product": the exact Hessian of the summed KL times a vector;
+                "scalars": terms only; "inner_gradient": of the inner loss alone, without adaptation.
+            theta: meta-parameters.
+            data: the shard's tasks.
+            argument: see `Argument`; its penalties are those of the shard's tasks.
+            task_indices: [M], the tasks' indices in the meta-batch; they key mini-batches. Default 0..M-1.
+
+        Raises:
+            UserError: unknown `what`.
+        """
+        if what not in self._compiled:
+            raise UserError(f"there is no evaluation {what!r}{did_you_mean(what, WHATS)}")
+        argument = argument or Argument()
+        if what == "inner_gradient":
+            data = MetaData((), data.pre[0] if data.pre else data.post)
+        rows = None
+        if argument.minibatch is not None:
+            rows = self._rows(data, argument.minibatch, task_indices)
+        penalties = argument.penalties
+        if penalties is not None:
+            penalties = Penalties(*(np.asarray(x, np.float32) for x in penalties))
+        data = MetaData(tuple(data.pre), data.post)
+        gradient, terms = self._compiled[what](dict(theta), data, argument.vector, penalties, rows)
+        return Evaluation(gradient, {name: value.numpy() for name, value in terms.items()})
+
+    def tracing_counts(self) -> dict[str, int]:
+        """How often each evaluation has been traced."""
+        return {what: compiled.experimental_get_tracing_count() for what, compiled in self._compiled.items()}
+
+    def _adapt_from(self, theta: Weights, weights: Weights | None, phase: Phase) -> Weights:
+        start, rates = split_parameters(theta, self.inner_lr)
+        start = start if weights is None else weights
+        own = per_task(start, rates, phase.advantage.shape[0])
+
+        def one(own: Weights, phase: Phase) -> Weights:
+            return adapt(self.policy, own, rates, phase, self.objective.inner)
+
+        return self._over_tasks(one, (own, phase), phase.advantage.shape)
+
+    def _function(self, what: str) -> Callable[..., Any]:
+        objective = self._initial if what == "inner_gradient" else self.objective
+        kind = {"loss_gradient": "loss", "inner_gradient": "loss", "scalars": "terms"}.get(what, "kl")
+
+        def evaluate(
+            theta: Weights, data: MetaData, vector: Any, penalties: Penalties | None, rows: Any
+        ) -> tuple[Any, dict[str, tf.Tensor]]:
+            data = data if rows is None else _selected(data, *rows)
+            weights, rates = split_parameters(theta, self.inner_lr)
+            num_tasks = data.post.advantage.shape[0]
+            moved, moved_rates = (None, None) if vector is None else split_parameters(vector, 0.0)
+
+            def one(weights: Weights, moved: Weights | None, data: MetaData, penalties: Penalties | None) -> TaskResult:
+                call = (self.policy, objective)
+                if moved is None:
+                    return task_gradients(*call, weights, rates, data, penalties, kind)
+                with tf.autodiff.ForwardAccumulator((weights, rates), (moved, moved_rates)) as tangents:
+                    result = task_gradients(*call, weights, rates, data, penalties, kind)
+                product = {name: _jvp(tangents, value) for name, value in (result.gradient or {}).items()}
+                return TaskResult(product, result.terms)
+
+            own = per_task(weights, weights, num_tasks)
+            own_moved = None if moved is None else per_task(moved, moved, num_tasks)
+            result = self._over_tasks(one, (own, own_moved, data, penalties), data.post.advantage.shape)
+            gradient = result.gradient
+            if gradient is not None:
+                if what == "inner_gradient" and self.objective.trainable_step_sizes:
+                    gradient |= {
+                        name: tf.zeros([num_tasks, *theta[name].shape]) for name in theta if name not in gradient
+                    }
+                gradient = {name: tf.reduce_sum(value, axis=0) for name, value in gradient.items()}
+            return gradient, result.terms
+
+        return evaluate
+
+    def _over_tasks(self, function: Callable[..., Any], arguments: Any, shape: tf.TensorShape) -> Any:
+        """Applies a function of nests [M, ...] to as many tasks at once as the cache holds, and joins the results."""
+        num_tasks, rows = shape
+        fitting = max(1, self._rows_at_once // rows) if num_tasks * rows > self._rows_at_once else num_tasks
+        group = max(size for size in range(1, fitting + 1) if num_tasks % size == 0)
+        if group == num_tasks:
+            return function(*arguments)
+
+        def work(i: tf.Tensor | int) -> Any:
+            return function(*tf.nest.map_structure(lambda x: _group(x, i * group, group), arguments))
+
+        # The first group stands before the loop: its result says what the loop has to collect.
+        groups, first = num_tasks // group, work(0)
+        leaves = _leaves(first)
+        arrays = [tf.TensorArray(leaf.dtype, groups, element_shape=leaf.shape).write(0, leaf) for leaf in leaves]
+
+        def body(i: tf.Tensor, arrays: list[tf.TensorArray]) -> tuple[tf.Tensor, list[tf.TensorArray]]:
+            return i + 1, [array.write(i, value) for array, value in zip(arrays, _leaves(work(i)), strict=True)]
+
+        # Groups in flight together keep the cores busy; each group's numbers are its own, so order does not matter.
+        _, arrays = tf.while_loop(lambda i, _: i < groups, body, [tf.constant(1), arrays], parallel_iterations=4)
+        stacked = iter([array.stack() for array in arrays])
+        return tf.nest.map_structure(
+            lambda leaf: None if leaf is None else tf.reshape(next(stacked), [num_tasks, *leaf.shape[1:]]), first
+        )
+
+    def _rows(
+        self, data: MetaData, batch: MiniBatch, task_indices: Sequence[int] | None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Positions along S, [M, K + 1, capacity], and which of them count."""
+        phases = [*data.pre, data.post]
+        num_tasks = phases[0].valid.shape[0]
+        indices = range(num_tasks) if task_indices is None else task_indices
+        identity = (batch.key, batch.epoch, tuple(indices))
+        if self._positions is None or self._positions[0] != identity:
+            found = np.zeros((num_tasks, len(phases), phases[0].valid.shape[1]), np.int32)
+            for k, phase in enumerate(phases):
+                for task, index in enumerate(indices):
+                    rows = np.flatnonzero(np.asarray(phase.valid[task]))
+                    name = f"{batch.key.phase}/epoch_{batch.epoch}/phase_{k}"
+                    rng = keyed_generator(batch.key.seed, batch.key.iteration, name, int(index))
+                    found[task, k, : len(rows)] = rng.permutation(rows)
+            self._positions = identity, found
+        positions = self._positions[1]
+        capacity = positions.shape[2] // batch.num_batches
+        first = batch.position * batch.size
+        taken = np.zeros((num_tasks, len(phases), capacity), np.int32)
+        taken[:, :, : batch.size] = positions[:, :, first : first + batch.size]
+        counting = np.broadcast_to(np.arange(capacity) < batch.size, taken.shape)
+        return taken, np.ascontiguousarray(counting)
+
+
+def _selected(data: MetaData, positions: tf.Tensor, counting: tf.Tensor) -> MetaData:
+    """Those rows of every phase."""
+    phases = []
+    for k, phase in enumerate([*data.pre, data.post]):
+        taken = Phase(*(tf.gather(x, positions[:, k], batch_dims=1) for x in phase))
+        phases.append(taken._replace(valid=counting[:, k]))
+    return MetaData(tuple(phases[:-1]), phases[-1])
+
+
+def _jvp(tangents: Any, value: tf.Tensor) -> tf.Tensor:
+    found = tangents.jvp(value)
+    return tf.zeros_like(value) if found is None else found
+
+
+def _leaves(nest: Any) -> list[tf.Tensor]:
+    return [leaf for leaf in tf.nest.flatten(nest) if leaf is not None]
+
+
+def _group(x: tf.Tensor | None, start: tf.Tensor | int, size: int) -> tf.Tensor | None:
+    if x is None:
+        return None
+    part = x[start : start + size]
+    part.set_shape([size, *x.shape[1:]])
+    return part
