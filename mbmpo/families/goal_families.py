@@ -29,10 +29,14 @@ class _GoalFamily(MujocoTaskFamily):
 
     task_dim = 1
     task_key = "goal"
-    fields = ("sensordata",)
+    fields: tuple[str, ...] = ("sensordata",)
     torso = "torso"
     task_low: float
     task_high: float
+
+    def __init__(self) -> None:
+        """There are no options: a task is a goal, so physical parameters cannot be drawn too."""
+        super().__init__()
 
     def edit(self, spec: mujoco.MjSpec) -> None:
         """Adds the com sensors."""
