@@ -1,1 +1,5 @@
-"""MB-MPO: meta-policy optimisation over an ensemble of learned models (Clavera et al., CoRL 2018), and its competitors."""
+"""MB-MPO (Clavera et al., CoRL 2018) and its competitors; importing registers the families with Gymnasium."""
+
+from mbmpo import environments
+
+environments.register()

@@ -7,6 +7,8 @@ from typing import Any
 
 import gymnasium
 
+from metarl.simulation import registration
+
 # Control periods of 0.05 s; 10 s in all (TESP specification, section 5.1).
 HORIZON = 200
 
@@ -21,36 +23,10 @@ FAMILY_OF_ID = {
 
 def register() -> None:
     """Registers every id once; `gymnasium.make(id, ctrl_cost_coeff=1e-3)` passes options to the family."""
-    for env_id, family in FAMILY_OF_ID.items():
-        if env_id not in gymnasium.registry:
-            gymnasium.register(
-                env_id,
-                entry_point="tesp.environments:make_environment",
-                max_episode_steps=HORIZON,
-                kwargs={"family": family},
-            )
+    horizons = dict.fromkeys(FAMILY_OF_ID, HORIZON)
+    registration.register("tesp.environments:make_environment", FAMILY_OF_ID, horizons)
 
 
-def make_environment(family: str, render_mode: str | None = None, **options: Any) -> gymnasium.Env:
-    """Returns the Gymnasium face of a family.
-
-    Args:
-        family: class name in `tesp.families`.
-        render_mode: only None: these environments are not rendered.
-        **options: keyword arguments of the family's constructor.
-
-    Raises:
-        UserError: an option that the family does not have, or a bad value.
-    """
-    import inspect
-
-    from metarl.experiment.errors import UserError, did_you_mean
-    from metarl.simulation.gymnasium_env import GymnasiumEnv
-    from tesp import families
-
-    family_class = getattr(families, family)
-    known = list(inspect.signature(family_class).parameters)
-    for option in options:
-        if option not in known:
-            raise UserError(f"{family} has no option {option!r}{did_you_mean(option, known)}")
-    return GymnasiumEnv(family_class(**options), render_mode=render_mode)
+def make_environment(family: str, render_mode: str | None = None, **options: Any) -> "gymnasium.Env[Any, Any]":
+    """Returns the Gymnasium face of a family; arguments and errors as in `metarl.simulation.registration`."""
+    return registration.make_environment("tesp.families", family, render_mode, options)

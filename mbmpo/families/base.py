@@ -12,6 +12,8 @@ from typing import Any
 import mujoco
 import numpy as np
 
+from mbmpo.families.random_parameters import ModelScaling, RandomParameters
+from metarl.experiment import checks
 from metarl.simulation.imaginable import ImaginableFamily
 from metarl.simulation.mujoco_simulation import MujocoSimulation
 from metarl.simulation.task_family import Simulation, StepOutcome, TaskFamily
@@ -53,6 +55,25 @@ class MujocoTaskFamily(TaskFamily):
     initial_qpos: Sequence[float] | None = None
     fields: tuple[str, ...] = ()
     stage: mujoco.mjtStage | None = None
+    _scaling: ModelScaling | None = None
+
+    def __init__(self, *, random_parameters: RandomParameters | None = None):
+        """Checks and stores the choice.
+
+        Args:
+            random_parameters: physical parameters that a task changes; default none, and there is one task. For
+                families whose tasks are nothing else.
+
+        Raises:
+            UserError: not a `RandomParameters`.
+        """
+        if random_parameters is None:
+            return
+        name = f"{type(self).__name__}.random_parameters"
+        checks.instance(name, random_parameters, RandomParameters, "a RandomParameters")
+        if random_parameters.log_scale_limit > 0:
+            self._scaling = ModelScaling(random_parameters, self.model)
+            self.task_dim = self._scaling.task_dim
 
     @functools.cached_property
     def model(self) -> mujoco.MjModel:
@@ -68,7 +89,7 @@ class MujocoTaskFamily(TaskFamily):
         self.edit(spec)
         return _compile(spec)
 
-    def edit(self, spec: mujoco.MjSpec) -> None:  # noqa: B027  (optional by intention)
+    def edit(self, spec: mujoco.MjSpec) -> None:
         """Changes the model before it is compiled."""
 
     @functools.cached_property
@@ -91,8 +112,13 @@ class MujocoTaskFamily(TaskFamily):
         return MujocoFamilySimulation(self, num_copies)
 
     def draw_task(self, rng: np.random.Generator | np.random.RandomState) -> np.ndarray:
-        """Returns the only task, [0]; families with task parameters draw theirs."""
-        return np.zeros(0)
+        """Returns the only task, [0], or the multipliers of random parameters, [G] float64."""
+        return np.zeros(0) if self._scaling is None else self._scaling.draw(rng)
+
+    @property
+    def scaling(self) -> ModelScaling | None:
+        """Applies tasks that change physical parameters, if they do."""
+        return self._scaling
 
     def draw_reset(self, rng: np.random.Generator, count: int) -> np.ndarray:
         """Returns standard normal numbers, [count, reset_dim]."""
@@ -169,6 +195,23 @@ class MujocoFamilySimulation(MujocoSimulation):
         self._low, self._high = low.copy(), high.copy()
         self._middle, self._half_range = (high + low) / 2.0, (high - low) / 2.0
         self._action_shape = (num_copies, self.model.nu)
+        self._assigned: np.ndarray | None = None
+
+    def use_threads(self, num_threads: int) -> None:
+        """Shares every control period among `num_threads` threads; resets all copies, which keep their tasks."""
+        super().use_threads(num_threads)
+        if self._assigned is not None:
+            tasks, self._assigned = self._assigned, None
+            self.assign_tasks(tasks)
+            self.reset()
+
+    def assign_tasks(self, tasks: np.ndarray) -> None:
+        """Gives the copies the physical parameters of their tasks ([n, G]), before a reset."""
+        scaling = self._family.scaling
+        if scaling is None or (self._assigned is not None and np.array_equal(tasks, self._assigned)):
+            return
+        scaling.apply(self._batch, tasks)
+        self._assigned = np.array(tasks)
 
     def reset(self, indices: np.ndarray | None = None, numbers: np.ndarray | None = None) -> None:
         """Puts the copies `indices` (int [k], default all) into the initial state plus the noise of `numbers`."""
