@@ -7,6 +7,7 @@ import gin
 import mujoco
 import numpy as np
 import tensorflow as tf
+from mujoco import batch as mujoco_batch
 
 from mbmpo.families.base import (
     RESET_QPOS_STD,
@@ -19,6 +20,10 @@ from mbmpo.families.base import (
 from mbmpo.families.control_cost import squared_norm
 from metarl.experiment import checks
 from metarl.simulation.task_family import StepOutcome
+
+LINKS = 5
+LINK_LENGTH = 0.1
+"""Of `Reacher5DoF`, metres."""
 
 
 class _Arm(MujocoFamily):
@@ -109,10 +114,13 @@ class Reacher5DoF(_Arm):
     Observation (O = 19): cos (5) and sin (5) of the joint angles, target x, y (m), joint velocities (5, rad/s),
     fingertip minus target x, y (m). Actions (A = 5).
 
-    Reward, real and imagined: -‖fingertip - target‖ after the step - 0.01 ‖a‖². (The original's batch form has another
-    name and argument order, so imagination could not use it; O-16.) Joints start at U(±1.5) rad with velocities of
-    standard deviation 0.1. A reset's numbers are the joint angles, the standard normal noise of their velocities, and
-    the target.
+    Reward: -‖fingertip - target‖ - 0.01 ‖a‖²; real: the distance before the step and the clipped action, imagined: the
+    next observation's distance and the action as it is. (The original's batch form has another name and argument order,
+    so imagination could not use it; O-16.) Joints start at U(±1.5) rad with velocities U(±0.005) rad/s; the target
+    rests. A reset's numbers are joint angles, joint velocities and target.
+
+    With `length_log_scale_limit` a task is the five factors of the links' lengths (G = 5): 2^u, u ~ U(±limit), for two
+    drawn links and 1 for the others. Joints and fingertip move along; masses and inertias stay, as in the original.
     """
 
     name = "reacher_5dof"
@@ -125,25 +133,40 @@ class Reacher5DoF(_Arm):
     target_limit = 0.15
     target_min_radius = 0.03
     start_limit = 1.5
+    start_velocity_limit = 0.005
 
-    def __init__(self, *, random_target: bool = False):
-        """Checks and stores the choice.
+    def __init__(self, *, random_target: bool = False, length_log_scale_limit: float = 0.0):
+        """Checks and stores the choices.
 
         Args:
             random_target: draw the target at every reset from U(±0.15)² outside radius 0.03; False: it is fixed at
                 (0.25, 0.15).
+            length_log_scale_limit: half-width of the base-2 logarithm of two links' lengths, at least 0; 0: one task.
 
         Raises:
-            UserError: not True or False.
+            UserError: a value of the wrong type or range.
         """
+        super().__init__()
         self.random_target = checks.flag("Reacher5DoF.random_target", random_target)
+        limit = checks.real("Reacher5DoF.length_log_scale_limit", length_log_scale_limit, minimum=0.0)
+        self._lengths = LinkLengths(self.model, limit) if limit > 0 else None
+        self.task_dim = 0 if self._lengths is None else LINKS
+
+    @property
+    def scaling(self) -> "LinkLengths | None":  # type: ignore[override]
+        """Applies tasks that change lengths, if they do."""
+        return self._lengths
+
+    def draw_task(self, rng: np.random.Generator | np.random.RandomState) -> np.ndarray:
+        """Returns the only task, [0], or the factors of the links' lengths, [5]."""
+        return np.zeros(0) if self._lengths is None else self._lengths.draw(rng)
 
     def draw_reset(self, rng: np.random.Generator, count: int) -> np.ndarray:
-        """Returns [count, 12]: joint angles (5, rad), standard normal numbers (5), target (2, m)."""
+        """Returns [count, 12]: joint angles (5, rad), joint velocities (5, rad/s), target (2, m)."""
         numbers = np.empty((count, 12))
         for row in numbers:
             row[:5] = rng.uniform(-self.start_limit, self.start_limit, 5)
-            rng.standard_normal(out=row[5:10])
+            row[5:10] = rng.uniform(-self.start_velocity_limit, self.start_velocity_limit, 5)
             row[10:] = self._draw_target(rng)
         return numbers
 
@@ -164,7 +187,7 @@ class Reacher5DoF(_Arm):
         """See `MujocoTaskFamily`; the target rests."""
         target = numbers[:, 10:]
         qpos = np.concatenate([numbers[:, :5], target], axis=1)
-        return qpos, np.concatenate([RESET_QVEL_STD * numbers[:, 5:10], np.zeros_like(target)], axis=1)
+        return qpos, np.concatenate([numbers[:, 5:10], np.zeros_like(target)], axis=1)
 
     def observation(self, qpos: np.ndarray, qvel: np.ndarray, fields: dict[str, np.ndarray]) -> np.ndarray:
         """Returns [n, 19] float64."""
@@ -175,15 +198,38 @@ class Reacher5DoF(_Arm):
     def settle(
         self, simulation: MujocoFamilySimulation, before: Any, controls: np.ndarray, tasks: np.ndarray
     ) -> StepOutcome:
-        """Returns minus the distance after the step and minus the control cost."""
-        distance = self.remember(simulation)
+        """Returns minus the distance before the step and minus the control cost; `distance` is the one after."""
         control = -0.01 * np.vecdot(controls, controls)
         return StepOutcome(
-            control - distance,
+            control - before,
             np.zeros(simulation.num_copies, bool),
-            {"distance": distance, "reward_ctrl": control},
+            {"distance": self.remember(simulation), "reward_ctrl": control},
         )
 
     def reward(self, observation: tf.Tensor, action: tf.Tensor, next_observation: tf.Tensor) -> tf.Tensor:
         """Batch reward -‖o'[-2:]‖ - 0.01 ‖a‖², [...]."""
         return -tf.norm(next_observation[..., -2:], axis=-1) - 0.01 * squared_norm(action)
+
+
+class LinkLengths:
+    """Tasks of `Reacher5DoF` that differ in the lengths of two links."""
+
+    def __init__(self, model: mujoco.MjModel, log_scale_limit: float):
+        """Notes where each link's end carries the next body."""
+        ends = ["body1", "body2", "body3", "body4", "fingertip"]
+        self._children = np.array([model.body(name).id for name in ends])
+        self._nominal = model.body_pos.copy()
+        self._limit = log_scale_limit
+
+    def draw(self, rng: np.random.Generator | np.random.RandomState) -> np.ndarray:
+        """Returns the factors of one task, [5] float64."""
+        factors = np.ones(LINKS)
+        links = np.sort(rng.choice(LINKS, 2, replace=False))
+        factors[links] = 2.0 ** rng.uniform(-self._limit, self._limit, 2)
+        return factors
+
+    def apply(self, batch: mujoco_batch.Batch, tasks: np.ndarray) -> None:
+        """Gives every copy the lengths of its task ([n, 5])."""
+        positions = batch.expand("body_pos")
+        positions[:] = self._nominal
+        positions[:, self._children, 0] += LINK_LENGTH * (tasks - 1.0)
