@@ -16,7 +16,7 @@ from mbmpo.meta_objective import Argument, Evaluation, MetaObjective, RandomKey
 from mbmpo.objectives import Objective
 from mbmpo.policies import GaussianMLPPolicy, Weights
 from metarl.experiment import checks
-from metarl.optim.adam import AdamState, adam_init, adam_step
+from metarl.optim.adam import adam_init, adam_step
 from metarl.optim.trust_region import HVP_KINDS, TrustRegion, hessian_product, trust_region_step
 
 Report = Callable[[str], None]
@@ -65,7 +65,7 @@ class MetaUpdate(abc.ABC):
 
     def initial_state(self, theta: Weights, num_tasks: int, num_inner_steps: int) -> dict[str, Any]:
         """State before the first update: a nest of arrays and tensors for checkpoints; M and K are the arguments."""
-        return {} if self.use_maml else {"adam": storable(adam_init(theta))}
+        return {} if self.use_maml else {"adam": adam_init(theta)}
 
     def update(
         self,
@@ -92,10 +92,10 @@ class MetaUpdate(abc.ABC):
             return self._update(theta, dict(state), evaluate, say, key or RandomKey(0, 0, "meta_update"))
         say("policy gradient without adaptation")
         found = evaluate("inner_gradient", theta)
-        theta, adam = adam_step(theta, mean_gradient(found), usable(state["adam"]), self.learning_rate)
+        theta, adam = adam_step(theta, mean_gradient(found), state["adam"], self.learning_rate)
         info = dict.fromkeys(self.info_names, math.nan)
         info |= {"loss_before": mean_term(found, "loss"), "gradient_norm": _norm(found.gradient)}
-        return theta, {"adam": storable(adam)}, {name: info[name] for name in self.info_names}
+        return theta, {"adam": adam}, {name: info[name] for name in self.info_names}
 
     @abc.abstractmethod
     def _update(
@@ -256,7 +256,7 @@ class MetaVPG(MetaUpdate):
 
     def initial_state(self, theta: Weights, num_tasks: int, num_inner_steps: int) -> dict[str, Any]:
         """Adam's moments."""
-        return {"adam": storable(adam_init(theta))}
+        return {"adam": adam_init(theta)}
 
     def _update(
         self, theta: Weights, state: dict[str, Any], evaluate: Evaluate, report: Report, key: RandomKey
@@ -268,8 +268,8 @@ class MetaVPG(MetaUpdate):
             "kl_before": mean_kl(found),
             "gradient_norm": _norm(found.gradient) / len(found.terms["loss"]),
         }
-        theta, adam = adam_step(theta, mean_gradient(found), usable(state["adam"]), self.learning_rate)
-        return theta, {"adam": storable(adam)}, info
+        theta, adam = adam_step(theta, mean_gradient(found), state["adam"], self.learning_rate)
+        return theta, {"adam": adam}, info
 
 
 def mean_term(found: Evaluation, name: str) -> float:
@@ -297,13 +297,3 @@ def _divided(gradient: Weights, count: float) -> Weights:
 
 def _norm(gradient: Weights) -> float:
     return math.sqrt(sum(float(np.sum(np.square(value), dtype=np.float64)) for value in gradient.values()))
-
-
-def storable(adam: AdamState) -> dict[str, Any]:
-    """Adam's state as a nest of arrays and tensors."""
-    return {"first_moment": adam.first_moment, "second_moment": adam.second_moment, "step": np.int64(adam.step)}
-
-
-def usable(stored: Mapping[str, Any]) -> AdamState:
-    """The state that `storable` took apart."""
-    return AdamState(stored["first_moment"], stored["second_moment"], int(stored["step"]))

@@ -47,7 +47,8 @@ class Objective(NamedTuple):
         entropy_bonus: coefficient of sum_k mean H(pi_theta_k).
         clip_eps: of the clipped surrogate.
         constraint: whose KL is constrained: "post_update" or "pre_update" (section 4.1).
-        penalized: whether the loss has KL penalties (PPO).
+        inner_penalty: whether the loss has KL penalties before the inner steps (PPO).
+        outer_penalty: whether it has one after adaptation (PPO without clipping).
         trainable_step_sizes: whether theta holds the step sizes too.
     """
 
@@ -57,7 +58,8 @@ class Objective(NamedTuple):
     entropy_bonus: float = 0.0
     clip_eps: float = 0.2
     constraint: str = "post_update"
-    penalized: bool = False
+    inner_penalty: bool = False
+    outer_penalty: bool = False
     trainable_step_sizes: bool = False
 
 
@@ -181,7 +183,7 @@ def task_gradients(
         by_output = surrogates.kl_gradient(passed.mean, log_std, data.post, tf.ones_like(rows))
     else:
         by_output = surrogate.gradient
-        if objective.penalized and penalties is not None:
+        if objective.outer_penalty and penalties is not None:
             scale = penalties.outer / rows
             by_output = _added(by_output, surrogates.kl_gradient(passed.mean, log_std, data.post, scale))
     v = _gradient(policy, theta, passed, by_output)[0]
@@ -271,7 +273,7 @@ def _extra_gradient(
 ) -> OutputGradient | None:
     """Gradient by the output at theta_k of what the loss adds there: entropy bonus and inner KL penalty."""
     found = None
-    if objective.penalized and penalties is not None:
+    if objective.inner_penalty and penalties is not None:
         scale = penalties.inner[:, k] / surrogates.counts(point.phase)
         found = surrogates.kl_gradient(point.passed.mean, point.log_std, point.phase, scale)
     if objective.entropy_bonus:
@@ -304,8 +306,11 @@ def _terms(
     loss = surrogate.loss
     if objective.entropy_bonus:
         loss -= objective.entropy_bonus * entropy
-    if objective.penalized and penalties is not None:
-        loss += tf.reduce_sum(penalties.inner * inner_kl, axis=1) + penalties.outer * outer_kl
+    if objective.inner_penalty and penalties is not None:
+        loss += tf.reduce_sum(penalties.inner * inner_kl, axis=1)
+    if objective.outer_penalty and penalties is not None:
+        loss += penalties.outer * outer_kl
+    # The constraint may be on the policy before adaptation; the loss is on the adapted one in any case.
     if objective.constraint == "pre_update" and points:
         kl, count = inner_kls[0], rows[:, 0]
     terms = {
