@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from mbmpo.families.base import RESET_QPOS_STD, RESET_QVEL_STD, MujocoFamily, MujocoFamilySimulation
 from mbmpo.families.control_cost import control_fraction, squared_norm
+from mbmpo.families.random_parameters import RandomParameters
 from metarl.experiment import checks
 from metarl.simulation.task_family import StepOutcome
 
@@ -28,7 +29,7 @@ TIP = (0.1, 0.0, 0.0)
 
 @gin.configurable(module="mbmpo")
 class PR2Reach(MujocoFamily):
-    """A stand-in for the PR2, whose meshes cannot be had: the arm of gymnasium's pusher, which has its joints and links.
+    """A stand-in for the PR2, whose meshes cannot be had: the arm of gymnasium's pusher has its joints and links.
 
     Taken from the pusher: joints, links, masses, damping, armature and physics step (0.01 s, five per control step);
     table and object are removed, gravity is off, motors reach ±3, and the shoulder is where the PR2 has it. The goal is
@@ -53,15 +54,19 @@ class PR2Reach(MujocoFamily):
     stage = mujoco.mjtStage.mjSTAGE_POS
     info_keys = ("distance", "reward_ctrl")
 
-    def __init__(self, *, scale_action_in_model_reward: bool = False):
-        """Checks and stores the choice.
+    def __init__(
+        self, *, scale_action_in_model_reward: bool = False, random_parameters: RandomParameters | None = None
+    ):
+        """Checks and stores the choices.
 
         Args:
             scale_action_in_model_reward: let the batch reward see the control that the action stands for (O-11).
+            random_parameters: physical parameters that a task changes; default none.
 
         Raises:
-            UserError: not True or False.
+            UserError: a value of the wrong type.
         """
+        super().__init__(random_parameters=random_parameters)
         self.scale_action_in_model_reward = checks.flag(
             "PR2Reach.scale_action_in_model_reward", scale_action_in_model_reward
         )
@@ -121,7 +126,7 @@ class PR2Reach(MujocoFamily):
     def settle(
         self, simulation: MujocoFamilySimulation, before: Any, controls: np.ndarray, tasks: np.ndarray
     ) -> StepOutcome:
-        """Returns minus the squared distance before the step and minus the control cost; `distance` is the one after."""
+        """Returns -(squared distance before the step) - (control cost); `distance` is the one after the step."""
         fraction = controls / CONTROL_LIMIT
         control = -CONTROL_COST * np.vecdot(fraction, fraction)
         return StepOutcome(

@@ -8,6 +8,7 @@ import tensorflow as tf
 
 from mbmpo.families.base import REWARD_LIMIT, MujocoFamily, MujocoFamilySimulation, clip_reward
 from mbmpo.families.control_cost import control_fraction, squared_norm
+from mbmpo.families.random_parameters import RandomParameters
 from metarl.experiment import checks
 from metarl.simulation.task_family import StepOutcome
 
@@ -35,15 +36,19 @@ class Snake(MujocoFamily):
     memory = 1 << 16
     fields = ("sensordata",)
 
-    def __init__(self, *, scale_action_in_model_reward: bool = False):
-        """Checks and stores the choice.
+    def __init__(
+        self, *, scale_action_in_model_reward: bool = False, random_parameters: RandomParameters | None = None
+    ):
+        """Checks and stores the choices.
 
         Args:
             scale_action_in_model_reward: let the batch reward see the control that the action stands for (O-11).
+            random_parameters: physical parameters that a task changes; default none.
 
         Raises:
-            UserError: not True or False.
+            UserError: a value of the wrong type.
         """
+        super().__init__(random_parameters=random_parameters)
         self.scale_action_in_model_reward = checks.flag(
             "Snake.scale_action_in_model_reward", scale_action_in_model_reward
         )
