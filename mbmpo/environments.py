@@ -32,6 +32,7 @@ _FAMILIES = (
     "Reacher",
     "Reacher5DoF",
     "Point2D",
+    "InvertedPendulum",
     "PointNavigation",
     "HalfCheetahDirection",
     "HalfCheetahVelocity",

@@ -11,6 +11,7 @@ from mbmpo.families.goal_families import (
 from mbmpo.families.half_cheetah import HalfCheetah
 from mbmpo.families.hopper import Hopper
 from mbmpo.families.humanoid import Humanoid
+from mbmpo.families.inverted_pendulum import InvertedPendulum
 from mbmpo.families.point import Point2D, PointNavigation
 from mbmpo.families.pr2_reach import PR2Reach
 from mbmpo.families.random_parameters import RandomParameters
@@ -28,6 +29,7 @@ __all__ = [
     "HalfCheetahVelocity",
     "Hopper",
     "Humanoid",
+    "InvertedPendulum",
     "PR2Reach",
     "Point2D",
     "PointNavigation",

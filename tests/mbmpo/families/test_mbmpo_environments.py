@@ -28,6 +28,7 @@ IMAGINABLE = [
     "Reacher",
     "Reacher5DoF",
     "Point2D",
+    "InvertedPendulum",
 ]
 OTHERS = [
     "HalfCheetahDirection",

@@ -1,5 +1,6 @@
 """What all families beside the benchmark's must do: shapes, resets, determinism, the Gymnasium face."""
 
+import time
 import warnings
 
 import gin
@@ -23,6 +24,7 @@ SIZES = {
     families.Reacher: (11, 2, 0, 6, False),
     families.Reacher5DoF: (19, 5, 0, 12, False),
     families.Humanoid: (129, 17, 0, 47, True),
+    families.InvertedPendulum: (4, 1, 0, 4, True),
     families.HalfCheetahDirection: (20, 6, 1, 18, False),
     families.HalfCheetahVelocity: (20, 6, 1, 18, False),
     families.SwimmerVelocity: (13, 2, 1, 10, False),
@@ -104,6 +106,16 @@ def test_loads_without_a_warning(family_class, capfd):
 def test_repeats_bit_for_bit(family_class):
     for one, other in zip(roll(family_class(), 3, 5), roll(family_class(), 3, 5), strict=True):
         np.testing.assert_array_equal(one, other)
+
+
+def test_speed_is_not_pathological(family_class):
+    # The slowest makes thousands of steps per second; the bound leaves room for a busy machine.
+    family = family_class()
+    simulation, tasks = reset_copies(family, 32)
+    begin = time.perf_counter()
+    for _ in range(10):
+        simulation.step(np.full((32, family.action_dim), 0.1), tasks)
+    assert 320 / (time.perf_counter() - begin) > 200
 
 
 def test_copies_do_not_depend_on_each_other(family_class):
