@@ -241,6 +241,11 @@ class Imagination:
         result: Imagined = self._compiled(weights, effective, start, pool if self._restarts else None, recent, seeds)
         return result
 
+    @property
+    def tracing_count(self) -> int:
+        """How often the whole phase has been traced."""
+        return self._compiled.experimental_get_tracing_count()
+
     def _imagine(
         self,
         weights: Any,
