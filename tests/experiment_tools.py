@@ -1,6 +1,10 @@
 """A toy experiment and what the tests of the experiment floor look at."""
 
 import csv
+import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +14,9 @@ from absl import logging
 from metarl.experiment import front_door
 from metarl.experiment.checkpoints import list_checkpoints, load_checkpoint
 from metarl.experiment.errors import UserError
+
+TESTS = Path(__file__).parent
+HEAVY = {"tensorflow", "keras", "gin", "numpy", "mujoco", "matplotlib", "gymnasium"}
 
 TOY = """# A toy, for tests.
 import toy_learner
@@ -80,3 +87,59 @@ def assert_same_run(logdir, other):
     assert rows(logdir) == rows(other)
     assert final_state(logdir) == final_state(other)
     assert (Path(logdir) / "final.csv").read_bytes() == (Path(other) / "final.csv").read_bytes()
+
+
+def program(module):
+    """The command of a launcher."""
+    return [sys.executable, "-m", module]
+
+
+def program_environment():
+    """A user's environment for a launcher: not quietened, with the project and the toy learner importable."""
+    environment = dict(os.environ, PYTHONPATH=f"{TESTS}{os.pathsep}{TESTS.parent}")
+    environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
+    return environment
+
+
+def start(module, *arguments):
+    """Starts a launcher in the working directory; its log is `.stderr`."""
+    return subprocess.Popen(
+        [*program(module), *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=program_environment(),
+    )
+
+
+def launch(module, *arguments, timeout=120):
+    """Runs a launcher to its end; returns exit code, stdout and stderr."""
+    return subprocess.run(
+        [*program(module), *arguments], capture_output=True, text=True, timeout=timeout, env=program_environment()
+    )
+
+
+def read_until(process, text):
+    """Reads a process's log up to a line with `text`; one that ends before fails the test."""
+    log = []
+    while not log or text not in log[-1]:
+        log.append(process.stderr.readline())
+        assert log[-1], f"the process ended with {process.wait()}:\n{''.join(log)}"
+
+
+def assert_help_is_quick(module, *flags):
+    """`--help` names the flags, takes less than a second and imports nothing heavy."""
+    best = float("inf")
+    for _ in range(3):
+        begin = time.perf_counter()
+        done = launch(module, "--help")
+        best = min(best, time.perf_counter() - begin)
+    assert done.returncode == 0
+    for flag in flags:
+        assert flag in done.stdout
+    assert best < 1.0
+    command = [sys.executable, "-X", "importtime", "-m", module, "--help"]
+    imports = subprocess.run(command, capture_output=True, text=True, timeout=60, env=program_environment())
+    imported = {line.split("|")[-1].strip().split(".")[0] for line in imports.stderr.splitlines()}
+    assert "absl" in imported
+    assert not imported & HEAVY

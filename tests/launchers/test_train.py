@@ -5,56 +5,33 @@ import re
 import signal
 import struct
 import subprocess
-import sys
 import termios
 import time
-from pathlib import Path
 
+import experiment_tools as tools
 import numpy as np
 import pytest
-from experiment_tools import assert_same_run, contents, rows, run, toy  # noqa: F401
+from experiment_tools import assert_help_is_quick, assert_same_run, contents, read_until, rows, run, toy  # noqa: F401
 
 from metarl.experiment.checkpoints import list_checkpoints
 
-TESTS = Path(__file__).parents[1]
-COMMAND = [sys.executable, "-m", "launchers.train"]
+PROGRAM = "launchers.train"
+COMMAND = tools.program(PROGRAM)
 
 
 @pytest.fixture(autouse=True)
 def _working_directory(toy, monkeypatch):  # noqa: F811
-    monkeypatch.setenv("PYTHONPATH", f"{TESTS}{os.pathsep}{TESTS.parent}")
+    monkeypatch.setenv("PYTHONPATH", tools.program_environment()["PYTHONPATH"])
     monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL", raising=False)
     return toy
 
 
 def launch(*arguments):
-    return subprocess.run([*COMMAND, *arguments], capture_output=True, text=True, timeout=120)
-
-
-def read_until(trainer, text):
-    """Reads the trainer's log up to a line with `text`; a trainer that ends before fails the test."""
-    log = []
-    while not log or text not in log[-1]:
-        log.append(trainer.stderr.readline())
-        assert log[-1], f"the trainer ended with {trainer.wait()}:\n{''.join(log)}"
+    return tools.launch(PROGRAM, *arguments)
 
 
 def test_help_needs_nothing_heavy_and_less_than_a_second():
-    best = float("inf")
-    for _ in range(3):
-        start = time.perf_counter()
-        done = launch("--help")
-        best = min(best, time.perf_counter() - start)
-    assert done.returncode == 0
-    assert "--gin_file" in done.stdout
-    assert "--seed" in done.stdout
-    assert best < 1.0
-    imports = subprocess.run(
-        [sys.executable, "-X", "importtime", *COMMAND[1:], "--help"], capture_output=True, text=True, timeout=60
-    )
-    imported = {line.split("|")[-1].strip().split(".")[0] for line in imports.stderr.splitlines()}
-    assert "absl" in imported
-    assert not imported & {"tensorflow", "keras", "gin", "numpy", "mujoco", "matplotlib", "gymnasium"}
+    assert_help_is_quick(PROGRAM, "--gin_file", "--seed")
 
 
 def test_list_shows_each_config_with_its_headline(tmp_path):
