@@ -19,7 +19,9 @@ from metarl.experiment.metrics import aligned
 from metarl.experiment.statistics import CONFIDENCE, mean_interval
 from metarl.sampling.noise import TransitionNoise
 from metarl.sampling.steps import Episodes
+from metarl.simulation.task_family import TaskFamily
 from tesp.settings import FastAdaptation
+from tesp.task_sets import task_columns
 from tesp.validation import GOAL_SETS, adapt_to_goals, do_nothing_returns
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 EXPLICIT = "explicit"
 _ALL = "all"
 _MOST_GOALS_SHOWN = 25
+_MOST_NUMBERS_SHOWN = 4  # of a task
 _PERCENT = round(100 * CONFIDENCE)
 
 
@@ -36,7 +39,7 @@ class GoalGroup(NamedTuple):
 
     Attributes:
         name: "train", "test_1", "test_2" or "explicit"; with the goal's index it keys the random numbers.
-        goals: [n, 2] float64, metres.
+        goals: [n, G] float64: goals in metres, or the tasks of another family.
         noise: on its transitions, or None.
     """
 
@@ -46,12 +49,12 @@ class GoalGroup(NamedTuple):
 
 
 class Measured(NamedTuple):
-    """What a group's goals gave; all [K+1, n] float64 but the last.
+    """What a group's goals gave; all [K+1, n] float64 but `do_nothing`.
 
     Attributes:
         returns: mean undiscounted return of the goal's episodes after k fast-updates.
         length: mean number of steps.
-        success: share of episodes that ended by arriving.
+        success: share of episodes that ended by arriving; NaN for families without arrival.
         episodes: their number.
         do_nothing: [n] return of zero actions.
     """
@@ -91,7 +94,7 @@ def evaluate(learner: "TespLearner", request: EvaluationRequest, report: Report)
         do_nothing = do_nothing_returns(learner.family, group.goals, adaptation.horizon)
         measured[group.name] = per_goal(result.rounds, do_nothing)
         _require_finite(group, measured[group.name])
-    per_task = [row for group in groups for row in _goal_rows(group, measured[group.name])]
+    per_task = [row for group in groups for row in _goal_rows(learner.family, group, measured[group.name])]
     pooled = _pooled_rows(groups, measured)
     notes = _notes(learner, request, adaptation, groups)
     settings = {
@@ -159,11 +162,15 @@ def per_goal(rounds: Sequence[Episodes], do_nothing: np.ndarray) -> Measured:
         for name, value in (
             ("returns", episodes.episode_return),
             ("length", episodes.length),
-            ("success", episodes.final["arrived"]),
+            ("success", episodes.final.get("arrived", np.full(len(episodes.task), np.nan))),
         ):
             values[name].append(np.bincount(episodes.task, weights=value, minlength=count) / number)
         values["episodes"].append(number)
     return Measured(**{name: np.stack(value) for name, value in values.items()}, do_nothing=do_nothing)
+
+
+def _has_arrival(measured: Measured) -> bool:
+    return not bool(np.isnan(measured.success).any())
 
 
 def _require_finite(group: GoalGroup, measured: Measured) -> None:
@@ -173,15 +180,14 @@ def _require_finite(group: GoalGroup, measured: Measured) -> None:
         raise NonFiniteError(f"the return on goal {index} of {group.name} after {k} fast-updates is not finite")
 
 
-def _goal_rows(group: GoalGroup, measured: Measured) -> list[dict[str, Any]]:
-    """One row per goal; a column per statistic and number of fast-updates."""
+def _goal_rows(family: TaskFamily, group: GoalGroup, measured: Measured) -> list[dict[str, Any]]:
+    """One row per goal; a column per statistic that the family has and number of fast-updates."""
     rows = []
     for index, goal in enumerate(group.goals):
         row: dict[str, Any] = {
             "goal_set": group.name,
             "index": index,
-            "goal_x": float(goal[0]),
-            "goal_y": float(goal[1]),
+            **task_columns(family, goal),
             "noise_sigma": group.noise.sigma if group.noise else 0.0,
             "do_nothing": float(measured.do_nothing[index]),
         }
@@ -191,7 +197,8 @@ def _goal_rows(group: GoalGroup, measured: Measured) -> list[dict[str, Any]]:
             ("success", measured.success),
             ("episodes", measured.episodes.astype(np.int64)),
         ):
-            row |= {f"{label}_{k}": values[k, index].item() for k in range(len(values))}
+            if label != "success" or _has_arrival(measured):
+                row |= {f"{label}_{k}": values[k, index].item() for k in range(len(values))}
         rows.append(row)
     return rows
 
@@ -236,7 +243,7 @@ def _rows_of(name: str, paper: str, measured: Measured) -> list[dict[str, Any]]:
             row |= {"gain": gain.mean, "gain_low": gain.low, "gain_high": gain.high}
         weights = measured.episodes[k]
         row |= {
-            "success": float(np.mean(measured.success[k])),
+            "success": float(np.mean(measured.success[k])) if _has_arrival(measured) else None,
             "length": float(np.mean(measured.length[k])),
             "do_nothing": float(np.mean(measured.do_nothing)),
             "episodes": int(np.sum(weights)),
@@ -292,6 +299,8 @@ def _text(
     ]
     if len(per_task) <= _MOST_GOALS_SHOWN:
         wanted = ("goal_set", "index", "goal_x", "goal_y", "do_nothing", "return_", "episodes_")
+        if sum(name.startswith("task_") for name in per_task[0]) <= _MOST_NUMBERS_SHOWN:
+            wanted += ("task_",)
         rows = [{name: value for name, value in row.items() if name.startswith(wanted)} for row in per_task]
         lines.append(aligned(rows))
     else:

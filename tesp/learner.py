@@ -23,13 +23,14 @@ from metarl.experiment.learner import EvaluationRequest, EvaluationResult, Learn
 from metarl.optim.adam import AdamState, adam_init
 from metarl.optim.ppo import BestIterate, best_iterate_loop
 from metarl.scaling.shard import TaskBatch, mean_over_tasks, task_slices
+from metarl.simulation.task_family import TaskFamily
 from tesp import evaluation, reporting
-from tesp.families.goal_family import GoalFamily
-from tesp.families.goals import GoalSets, draw_goal_sets, draw_task_batch, task_batch_stream
+from tesp.families.goals import GoalSets, draw_task_batch
 from tesp.final_table import FinalTable
 from tesp.methods import MetaParameters, Method
 from tesp.settings import FastAdaptation, MetaUpdate
 from tesp.shard import Adaptation, TespShard, Trajectory
+from tesp.task_sets import draw_task_sets, require_tasks, task_batch_stream
 from tesp.validation import Validation, adapt_to_goals
 
 
@@ -39,7 +40,8 @@ class TespLearner(Learner):
 
     Args:
         method: which variables are adapted: `@MAML()`, `@MetaSGD()`, `@MAESN()`, `@TESP()`, `@TESPAdaptivePolicy()`.
-        family: the tasks: `@Wheeled()`, `@Ant()`, ...
+        family: the tasks: `@Wheeled()`, `@Ant()`, ..., or any other family with a distribution of tasks, of which the
+            "goal" sets then are three independent draws.
         meta_batch_size: M, tasks per meta-update.
         seed: of everything but the goal sets.
         goal_seed: draws the goal sets.
@@ -56,7 +58,7 @@ class TespLearner(Learner):
         self,
         *,
         method: Method = gin.REQUIRED,
-        family: GoalFamily = gin.REQUIRED,
+        family: TaskFamily = gin.REQUIRED,
         meta_batch_size: int = 20,
         seed: int = 1,
         goal_seed: int = 1,
@@ -68,7 +70,8 @@ class TespLearner(Learner):
     ):
         name = "TespLearner"
         self.method = checks.instance(f"{name}.method", method, Method, "a method such as @TESP()")
-        self.family = checks.instance(f"{name}.family", family, GoalFamily, "a task family such as @Wheeled()")
+        self.family = checks.instance(f"{name}.family", family, TaskFamily, "a task family such as @Wheeled()")
+        require_tasks(f"{name}.family", family)
         self.meta_batch_size = checks.integer(f"{name}.meta_batch_size", meta_batch_size, minimum=1)
         self.seed = checks.integer(f"{name}.seed", seed, minimum=0, maximum=2**32 - 1)
         goal_seed = checks.integer(f"{name}.goal_seed", goal_seed, minimum=0, maximum=2**32 - 1)
@@ -86,7 +89,7 @@ class TespLearner(Learner):
                 raise UserError(
                     f"{type(part).__name__}.num_goals is {part.num_goals}, more than the {num_goals} goals of a set"
                 )
-        self.goal_sets: GoalSets = draw_goal_sets(family, goal_seed, self._num_goals)
+        self.goal_sets: GoalSets = draw_task_sets(family, goal_seed, self._num_goals)
         self._task_stream = task_batch_stream(family, self.seed, self._num_goals)
         self.parameters: MetaParameters = self.initial_parameters()
         self._adam: AdamState = adam_init(self.parameters)
@@ -112,7 +115,7 @@ class TespLearner(Learner):
         return self._shards
 
     def draw_tasks(self) -> TaskBatch:
-        """The next meta-batch: M distinct training goals (section 3.2, step 1)."""
+        """The next meta-batch: M distinct training tasks (section 3.2, step 1)."""
         chosen = draw_task_batch(self._task_stream, self._num_goals, self.meta_batch_size)
         return TaskBatch(self.goal_sets.train[chosen], np.arange(self.meta_batch_size))
 
@@ -205,7 +208,9 @@ class TespLearner(Learner):
                 )
                 rounds = [reporting.pooled([episodes]) for episodes in result.rounds]
                 steps += result.simulated_steps
-            metrics |= reporting.validation_metrics(name, rounds, self.adaptation.inner_updates + 1)
+            metrics |= reporting.validation_metrics(
+                name, rounds, self.adaptation.inner_updates + 1, reporting.statistics(self.family.info_keys)
+            )
         return metrics, steps if due else None
 
     def summary_line(self, metrics: Metrics) -> str:

@@ -9,26 +9,35 @@ from metarl.experiment.learner import Metrics
 from metarl.sampling.steps import Episodes
 from tesp.shard import Adaptation, Trajectory
 
-_STATISTICS = ("return", "length", "dist_reward")
+# Parts of the reward whose sums over episodes are reported, where a family's info has them.
+_REWARD_PARTS = ("dist_reward", "reward_run")
+
+
+def statistics(info_keys: Sequence[str]) -> tuple[str, ...]:
+    """What is reported of a round's episodes, for a family with `info_keys`: names of `pooled`'s result."""
+    return ("return", "length", *(name for name in _REWARD_PARTS if name in info_keys))
 
 
 def pooled(episodes: Sequence[Episodes]) -> dict[str, float]:
     """Means over all episodes of several shards or chunks: tasks with shorter episodes weigh more.
 
     Returns:
-        return, length (steps), dist_reward (summed distance part of the reward), arrived and unhealthy (shares of
-        episodes that ended so), episodes (their number).
+        return, length (steps), terminated (share of episodes that the horizon did not cut), episodes (their number);
+        and where the family's info has them: dist_reward or reward_run (that part of the reward, summed), arrived and
+        unhealthy (shares of episodes that ended so).
     """
     returns = np.concatenate([part.episode_return for part in episodes])
     result = {
         "return": float(np.mean(returns)),
         "length": float(np.mean(np.concatenate([part.length for part in episodes]))),
+        "terminated": float(np.mean(np.concatenate([part.terminated for part in episodes]))),
         "episodes": float(len(returns)),
     }
-    for name, source in (("dist_reward", "sums"), ("arrived", "final"), ("unhealthy", "final")):
-        parts = [getattr(part, source).get(name) for part in episodes]
-        known = all(part is not None for part in parts)
-        result[name] = float(np.mean(np.concatenate(parts))) if known else 0.0
+    for names, source in ((_REWARD_PARTS, "sums"), (("arrived", "unhealthy"), "final")):
+        for name in names:
+            parts = [getattr(part, source)[name] for part in episodes if name in getattr(part, source)]
+            if parts:
+                result[name] = float(np.mean(np.concatenate(parts)))
     return result
 
 
@@ -40,12 +49,11 @@ def adaptation_metrics(adaptations: Sequence[Adaptation]) -> Metrics:
     """
     metrics: Metrics = {}
     rounds = [pooled([shard.rounds[k] for shard in adaptations]) for k in range(len(adaptations[0].rounds))]
-    for statistic in _STATISTICS:
+    for statistic in statistics(list(rounds[0])):
         for k, values in enumerate(rounds):
             metrics[f"{statistic}/fast_update_{k}"] = values[statistic]
-    metrics["ends/arrived"] = rounds[-1]["arrived"]
-    metrics["ends/unhealthy"] = rounds[-1]["unhealthy"]
-    metrics["ends/episodes"] = rounds[-1]["episodes"]
+    ends = ("arrived", "unhealthy") if "arrived" in rounds[-1] else ("terminated",)
+    metrics |= {f"ends/{name}": rounds[-1][name] for name in (*ends, "episodes")}
     losses = np.concatenate([shard.inner_loss for shard in adaptations], axis=1)
     norms = np.concatenate([shard.inner_grad_norm for shard in adaptations], axis=1)
     for k in range(len(losses)):
@@ -63,11 +71,13 @@ def rate_metrics(rates: dict[str, np.ndarray], constant: float) -> Metrics:
     return {"rates/min": float(flat.min()), "rates/median": float(np.median(flat)), "rates/max": float(flat.max())}
 
 
-def validation_metrics(set_name: str, rounds: Sequence[dict[str, float]] | None, num_rounds: int) -> Metrics:
-    """Metrics of one goal set after 0 .. K fast-updates; None for each when it was not validated this time."""
+def validation_metrics(
+    set_name: str, rounds: Sequence[dict[str, float]] | None, num_rounds: int, names: Sequence[str]
+) -> Metrics:
+    """Metrics `names` of one goal set after 0 .. K fast-updates; None for each when it was not validated this time."""
     return {
         f"validation_{set_name}/{statistic}_{k}": None if rounds is None else rounds[k][statistic]
-        for statistic in _STATISTICS
+        for statistic in names
         for k in range(num_rounds)
     }
 

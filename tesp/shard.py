@@ -124,7 +124,7 @@ class TespShard(Shard[Adaptation]):
 
         Args:
             parameters: meta-parameters.
-            tasks: M goals and their indices.
+            tasks: M tasks and their indices.
             seed: of the experiment.
             iteration: 0-based meta-update.
             phase: what the adaptation is for; with seed, iteration and task index it keys all random numbers.

@@ -89,7 +89,7 @@ def adapt_to_goals(
     Args:
         shard: samples and adapts; what it keeps for the outer loop stays untouched.
         parameters: meta-parameters.
-        goals: [n, 2].
+        goals: [n, G], tasks of the family.
         seed: of the experiment.
         iteration: completed meta-updates.
         phase: names the goal set in the random numbers' keys; the goal's index is the task index.
@@ -120,13 +120,17 @@ def adapt_to_goals(
 
 
 def do_nothing_return(family: TaskFamily, goals: np.ndarray, horizon: int) -> float:
-    """Mean return over goals [n, 2] of an episode with zero actions: what not learning anything is worth."""
+    """Mean return over goals [n, G] of an episode with zero actions: what not learning anything is worth."""
     return float(np.mean(do_nothing_returns(family, goals, horizon)))
 
 
 def do_nothing_returns(family: TaskFamily, goals: np.ndarray, horizon: int) -> np.ndarray:
-    """The return of an episode of `horizon` steps with zero actions for each goal [n, 2], [n] float64."""
+    """The return of an episode of `horizon` steps with zero actions for each goal [n, G], [n] float64.
+
+    Where resets are random, the episode begins in the state without their noise.
+    """
     simulation = family.make_simulation(len(goals))
+    simulation.assign_tasks(goals)
     simulation.reset()
     total, running = np.zeros(len(goals)), np.ones(len(goals), bool)
     for _ in range(horizon):

@@ -31,6 +31,8 @@ class Ant(MujocoGoalFamily):
     state_dim = 29
     model_file = "ant.xml"
     body = "torso"
+    position_columns = (0, 1)
+    healthy_heights = HEALTHY_Z
     initial_qpos = (0.0, 0.0, 0.25, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, -1.0, 0.0, -1.0, 0.0, 1.0)
 
     def __init__(

@@ -35,8 +35,16 @@ class GoalFamily(TaskFamily):
     Attributes:
         ctrl_cost_coeff, ctrl_cost_scale, arrival_threshold: the constructor's arguments.
         goal_parameters: where the family's goals lie.
+        arrives_per_axis: the threshold holds for each axis by itself, not for the distance.
+        position_columns: where the observation holds p, or None if it does not.
+        unhealthy_penalty: subtracted from the reward of a step that ends unhealthy.
+        healthy_heights: range of the observation's third number outside of which the state is unhealthy, or None.
     """
 
+    arrives_per_axis: bool = False
+    position_columns: tuple[int, int] | None = None
+    unhealthy_penalty: float = 0.0
+    healthy_heights: tuple[float, float] | None = None
     task_dim = 2
     task_key = "goal"
     ends_early = True
@@ -78,6 +86,8 @@ class GoalFamily(TaskFamily):
 
     def has_arrived(self, offset: np.ndarray, distance: np.ndarray) -> np.ndarray:
         """Whether p = goal + `offset` ([n, 2]) at `distance` ([n]) is close enough, [n] bool."""
+        if self.arrives_per_axis:
+            return (np.abs(offset) < self.arrival_threshold).all(axis=1)
         return distance < self.arrival_threshold
 
     def outcome(

@@ -22,6 +22,8 @@ class Point(GoalFamily):
     observation_dim = 2
     action_dim = 2
     state_dim = 2
+    arrives_per_axis = True
+    position_columns = (0, 1)
 
     def __init__(
         self,
@@ -46,10 +48,6 @@ class Point(GoalFamily):
     def make_simulation(self, num_copies: int) -> Simulation:
         """Returns `num_copies` fresh points at the origin."""
         return PointSimulation(self, num_copies)
-
-    def has_arrived(self, offset: np.ndarray, distance: np.ndarray) -> np.ndarray:
-        """Whether |dx| and |dy| are both below the threshold, [n] bool."""
-        return (np.abs(offset) < self.arrival_threshold).all(axis=1)
 
 
 class PointSimulation(Simulation):

@@ -36,6 +36,7 @@ class Reacher2Link(_Reacher):
     action_dim = 2
     state_dim = 4
     model_file = "reacher_2link.xml"
+    position_columns = (6, 7)
 
     def __init__(
         self,
@@ -65,6 +66,7 @@ class Reacher4Link(_Reacher):
     action_dim = 4
     state_dim = 8
     model_file = "reacher_4link.xml"
+    position_columns = (12, 13)
 
     def __init__(
         self,

@@ -22,6 +22,7 @@ class Wheeled(MujocoGoalFamily):
     state_dim = 12
     model_file = "wheeled.xml"
     body = "car"
+    position_columns = (0, 1)
 
     def __init__(
         self,
