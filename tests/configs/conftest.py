@@ -6,19 +6,31 @@ from pathlib import Path
 
 import gin
 import pytest
+from absl import flags
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
-@pytest.fixture(scope="session")
-def supplement():
-    """The module supplement/generate.py, which is a script of a folder that is no package."""
-    spec = importlib.util.spec_from_file_location("supplement_generate", ROOT / "supplement" / "generate.py")
+def _script(name):
+    """The module supplement/<name>.py: scripts of a folder that is no package."""
+    spec = importlib.util.spec_from_file_location(f"supplement_{name}", ROOT / "supplement" / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     yield module
     del sys.modules[spec.name]
+
+
+@pytest.fixture(scope="session")
+def supplement():
+    yield from _script("generate")
+
+
+@pytest.fixture(scope="session")
+def collect_results():
+    yield from _script("collect_results")
+    for name in ("name", "run", "line", "output"):
+        delattr(flags.FLAGS, name)
 
 
 @pytest.fixture(autouse=True)
