@@ -298,9 +298,8 @@ def _text(
         aligned([_shown(row) for row in pooled]),
     ]
     if len(per_task) <= _MOST_GOALS_SHOWN:
-        wanted = ("goal_set", "index", "goal_x", "goal_y", "do_nothing", "return_", "episodes_")
-        if sum(name.startswith("task_") for name in per_task[0]) <= _MOST_NUMBERS_SHOWN:
-            wanted += ("task_",)
+        numbers = "task_" if sum(name.startswith("task_") for name in per_task[0]) <= _MOST_NUMBERS_SHOWN else "index"
+        wanted = ("goal_set", "index", "goal_x", "goal_y", numbers, "do_nothing", "return_", "episodes_")
         rows = [{name: value for name, value in row.items() if name.startswith(wanted)} for row in per_task]
         lines.append(aligned(rows))
     else:
