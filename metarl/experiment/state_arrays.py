@@ -12,7 +12,7 @@ from metarl.experiment.errors import UserError, did_you_mean
 def flatten(prefix: str, structure: Any) -> dict[str, np.ndarray]:
     """Leaves of a nest of dictionaries, named tuples, tuples and lists as arrays called `<prefix>/<field>/<key>/...`.
 
-    None is a leaf that holds nothing.
+    None is a leaf that holds nothing; an empty prefix leaves its part out.
     """
     if structure is None:
         return {}
@@ -21,7 +21,7 @@ def flatten(prefix: str, structure: Any) -> dict[str, np.ndarray]:
     if children is None:
         return {prefix: np.asarray(structure)}
     for name, child in children:
-        arrays |= flatten(f"{prefix}/{name}", child)
+        arrays |= flatten(_path(prefix, name), child)
     return arrays
 
 
@@ -35,10 +35,14 @@ def unflatten(prefix: str, arrays: Mapping[str, np.ndarray], like: Any) -> Any:
     children = _children(like)
     if children is None:
         return _leaf_like(like, np.asarray(arrays[prefix]))
-    parts = [unflatten(f"{prefix}/{name}", arrays, child) for name, child in children]
+    parts = [unflatten(_path(prefix, name), arrays, child) for name, child in children]
     if isinstance(like, Mapping):
         return dict(zip(like, parts, strict=True))
     return type(like)(*parts) if hasattr(like, "_fields") else type(like)(parts)
+
+
+def _path(prefix: str, name: str) -> str:
+    return f"{prefix}/{name}" if prefix else name
 
 
 def _children(structure: Any) -> list[tuple[str, Any]] | None:

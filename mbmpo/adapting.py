@@ -1,0 +1,62 @@
+"""What all methods with a Gaussian policy share: theta, its adaptation to real tasks, and the state of both.
+
+Shapes: `M` tasks, `R` copies per task, `H` horizon, `K` inner updates.
+"""
+
+from typing import Any, Protocol
+
+from mbmpo.meta_objective import MetaObjective
+from mbmpo.meta_step import MetaStep
+from mbmpo.meta_updates import MetaUpdate
+from mbmpo.policies import GaussianMLPPolicy, Weights
+from mbmpo.processing import Processing
+from mbmpo.real_data import RealCollector, policy_sampler
+from metarl.simulation.task_family import TaskFamily
+
+
+class PolicyLearner(Protocol):
+    """A learner whose policy can be adapted to real tasks: what `mbmpo.evaluation` needs to know.
+
+    Attributes:
+        policy, family, objective, meta_update, processing: as configured.
+        parameters: theta.
+        inner_updates: K of training; 0 for methods that do not adapt.
+        rollouts_per_task, horizon: R and H of training's real rollouts.
+        seed, iteration: of the run.
+    """
+
+    policy: GaussianMLPPolicy
+    family: TaskFamily
+    objective: MetaObjective
+    meta_update: MetaUpdate
+    processing: Processing
+    parameters: Weights
+    inner_updates: int
+    rollouts_per_task: int
+    horizon: int
+    seed: int
+    iteration: int
+
+    def initial_parameters(self) -> Weights:
+        """Theta before training."""
+
+
+def real_step(
+    learner: PolicyLearner,
+    num_tasks: int,
+    *,
+    rollouts_per_task: int | None = None,
+    inner_updates: int | None = None,
+    num_threads: int | None = None,
+) -> tuple[MetaStep, RealCollector]:
+    """Adaptation of M tasks to real data, and the collector that remembers its batches; None: as in training."""
+    rollouts = learner.rollouts_per_task if rollouts_per_task is None else rollouts_per_task
+    updates = learner.inner_updates if inner_updates is None else inner_updates
+    sampler: Any = policy_sampler(
+        learner.policy, learner.family, num_tasks, rollouts, learner.horizon, num_threads=num_threads
+    )
+    collector = RealCollector(sampler)
+    step = MetaStep(
+        learner.objective, learner.meta_update, learner.processing, [(collector, num_tasks)], updates, learner.horizon
+    )
+    return step, collector

@@ -1,0 +1,300 @@
+"""MB-MPO: meta-policy optimisation in which every learned model is a task (MB-MPO specification, sections 1 and 4).
+
+One iteration, of which `mbmpo.model_based` does the first half:
+
+    real data with the adapted policies -> buffer -> (real evaluation) -> fit the models
+    `meta_steps` times:
+        imagine with theta; K times { adapt every task to its own imagined data; imagine with the adapted weights }
+        one meta-update of theta on the last phase, through the inner updates
+
+Tasks are not models: M may be a multiple of E, and tasks 4k .. 4k + 3 then all use model k. The policies that gather
+the next real data are those of the last inner update of all, hence one meta-update old (O-2).
+
+Shapes: `M` tasks, `K` inner updates, `E` models.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import gin
+import numpy as np
+
+from mbmpo import evaluation, reporting
+from mbmpo.adaptation_effect import AdaptationEffect
+from mbmpo.dynamics import DynamicsEnsemble
+from mbmpo.imagination import Imagination
+from mbmpo.meta_objective import RandomKey
+from mbmpo.meta_step import MetaStep, adapted_weights, make_objective, pooled_statistics
+from mbmpo.meta_updates import MetaUpdate
+from mbmpo.model_based import ModelBasedLearner
+from mbmpo.policies import GaussianMLPPolicy, Weights
+from mbmpo.processing import Processing
+from mbmpo.real_data import RealCollector, policy_sampler, tiled
+from mbmpo.settings import ImaginedData, InnerAdaptation, ModelFit, RealData, part
+from mbmpo.transitions import Transitions
+from metarl.experiment import checks
+from metarl.experiment.learner import EvaluationRequest, EvaluationResult, Metrics, Report
+from metarl.sampling.noise import NoiseKey
+from metarl.sampling.steps import Batch, Steps
+from metarl.scaling.shard import TaskBatch
+from metarl.simulation.imaginable import ImaginableFamily
+
+_OLD, _NEW = 0.8, 0.2  # weights of the rolling mean of imagined returns (section 1.2, step 6c)
+
+
+class ImaginedCollector:
+    """Phases of imagined steps for a `MetaShard`, with whatever models and buffer it was last given.
+
+    Args:
+        imagination: of the shard's tasks.
+    """
+
+    def __init__(self, imagination: Imagination):
+        self._imagination = imagination
+        self._effective: Any = None
+        self._buffer: Transitions | None = None
+
+    def use(self, effective: Any, buffer: Transitions) -> None:
+        """Sets the models and the buffer."""
+        self._effective, self._buffer = effective, buffer
+
+    def __call__(self, weights: Weights, tasks: TaskBatch, seed: int, iteration: int, phase: str) -> Steps:
+        """One phase; see `mbmpo.shard.Collector`."""
+        imagined = self._imagination.run(
+            weights, self._effective, seed=seed, iteration=iteration, phase=phase, buffer=self._buffer
+        )
+        return imagined.steps
+
+
+@gin.configurable(module="mbmpo")
+class MBMPOLearner(ModelBasedLearner):
+    """Meta-trains a policy inside an ensemble of learned models.
+
+    Args:
+        policy: `@GaussianMLPPolicy()`.
+        family: the tasks: `@HalfCheetah()`, ...
+        ensemble: the models: `@DynamicsEnsemble()`.
+        meta_update: `@MetaTRPO()`, `@MetaPPO()` or `@MetaVPG()`.
+        meta_batch_size: M, a multiple of the number of models; None for that number.
+        meta_steps: meta-updates per iteration.
+        seed: of everything.
+        adaptation: the inner updates; default `InnerAdaptation()`.
+        real: real data; default `RealData()`.
+        fit: of the models; default `ModelFit()`.
+        imagined: imagined data; default `ImaginedData()`.
+        processing: baseline and advantages; default `Processing()`.
+        log_real_performance: evaluate the policy on the real system in every iteration, before and after adaptation to
+            real data; neither stored nor counted (O-5, O-31).
+        stop_when_reward_decreases: leave an iteration's meta-steps when the rolling mean of the imagined return falls.
+    """
+
+    changeable = ModelBasedLearner.changeable | {"MBMPOLearner.log_real_performance"}
+
+    def __init__(
+        self,
+        *,
+        policy: GaussianMLPPolicy = gin.REQUIRED,
+        family: ImaginableFamily = gin.REQUIRED,
+        ensemble: DynamicsEnsemble = gin.REQUIRED,
+        meta_update: MetaUpdate = gin.REQUIRED,
+        meta_batch_size: int | None = None,
+        meta_steps: int = 10,
+        seed: int = 1,
+        adaptation: InnerAdaptation | None = None,
+        real: RealData | None = None,
+        fit: ModelFit | None = None,
+        imagined: ImaginedData | None = None,
+        processing: Processing | None = None,
+        log_real_performance: bool = True,
+        stop_when_reward_decreases: bool = False,
+    ):
+        name = "MBMPOLearner"
+        checks.instance(f"{name}.ensemble", ensemble, DynamicsEnsemble, "@DynamicsEnsemble()")
+        if meta_batch_size is None:
+            meta_batch_size = ensemble.num_models
+        checks.integer(f"{name}.meta_batch_size", meta_batch_size, minimum=1)
+        super().__init__(family=family, ensemble=ensemble, real=real, fit=fit, seed=seed, num_tasks=meta_batch_size)
+        self.policy = checks.instance(f"{name}.policy", policy, GaussianMLPPolicy, "@GaussianMLPPolicy()")
+        self.meta_update = checks.instance(f"{name}.meta_update", meta_update, MetaUpdate, "such as @MetaTRPO()")
+        self.meta_steps = checks.integer(f"{name}.meta_steps", meta_steps, minimum=1)
+        self.adaptation = part(f"{name}.adaptation", adaptation, InnerAdaptation)
+        self.imagined = part(f"{name}.imagined", imagined, ImaginedData)
+        self.processing = part(f"{name}.processing", processing, Processing)
+        self.gamma = self.processing.gamma
+        self.inner_updates = self.adaptation.inner_updates
+        self.log_real_performance = checks.flag(f"{name}.log_real_performance", log_real_performance)
+        self.stop_when_reward_decreases = checks.flag(f"{name}.stop_when_reward_decreases", stop_when_reward_decreases)
+        self.objective = make_objective(self.policy, self.meta_update, self.adaptation)
+        self.imagination = self._make_imagination()
+        self.parameters = self.initial_parameters()
+        self._meta_state = self.meta_update.initial_state(
+            self.parameters, self.num_tasks, self.adaptation.inner_updates
+        )
+        self._adapted = tiled(self.objective.policy_weights(self.parameters), self.num_tasks)
+        self._effect = AdaptationEffect(self.policy, self.ensemble)
+        self._imagined_step: MetaStep | None = None
+        self._real_step: MetaStep | None = None
+        self._sampler: Any = None
+
+    @property
+    def rollouts_per_task(self) -> int:
+        """R of the real rounds."""
+        return self.real.rollouts_per_task
+
+    @property
+    def horizon(self) -> int:
+        """H of the real rounds."""
+        return self.real.horizon
+
+    def initial_parameters(self) -> Weights:
+        """Theta before training, a function of the seed."""
+        weights = self.policy.initial_weights(self.seed, self.family.observation_dim, self.family.action_dim)
+        return self.objective.initial_parameters(weights)
+
+    def _make_imagination(self) -> Imagination:
+        settings = self.imagined
+        horizon = settings.horizon or self.real.horizon
+        return Imagination(
+            self.policy,
+            self.family,
+            self.ensemble,
+            self.num_tasks,
+            settings.rollouts_per_task,
+            horizon,
+            self.real.horizon if settings.rows_from == "real_horizon" else horizon,
+            clip_observation=settings.clip_observation,
+            reset=settings.reset,
+            inherit_time=settings.inherit_time,
+            resets_per_row=settings.resets_per_row,
+        )
+
+    def _real_sampler(self) -> Any:
+        """Made when first needed, so that configuring steps no simulation."""
+        if self._sampler is None:
+            self._sampler = policy_sampler(
+                self.policy,
+                self.family,
+                self.num_tasks,
+                self.real.rollouts_per_task,
+                self.real.horizon,
+                num_threads=self.real.num_threads,
+            )
+        return self._sampler
+
+    def _collect_real(self, tasks: TaskBatch, report: Report) -> Batch:
+        if self.real.reset_policy_std:
+            self.parameters = self.policy.with_std(self.parameters, 1.0)
+        if self.real.collect_with == "pre":
+            weights = tiled(self.objective.policy_weights(self.parameters), self.num_tasks)
+        elif self.real.collect_with == "readapted":
+            self._give_models()
+            step = self._imagined()
+            weights = adapted_weights(
+                step.adapt(self.parameters, tasks, self.seed, self.iteration, "readapt", keep=False)
+            )
+        else:
+            weights = self._adapted
+        key = NoiseKey(self.seed, self.iteration, "real", tasks.indices)
+        return self._real_sampler().collect(weights, tasks.tasks, key)
+
+    def _evaluate_real(self, tasks: TaskBatch, report: Report) -> Metrics:
+        """Returns of theta and of theta after adaptation to real data (section 1.2, step 4)."""
+        found: list[dict[str, float] | None] = [None, None]
+        if self.log_real_performance:
+            report("real evaluation")
+            if self._real_step is None:
+                collector = RealCollector(self._real_sampler())
+                self._real_step = self._make_step(collector, self.real.horizon)
+                self._real_collector = collector
+            adaptations = self._real_step.adapt(
+                self.parameters, tasks, self.seed, self.iteration, "evaluation", keep=False
+            )
+            batches = self._real_collector.forget()
+            self.count_evaluation(sum(int(batch.episodes.length.sum()) for batch in batches))
+            found = [pooled_statistics(adaptations, phase) for phase in (0, -1)]
+        return reporting.path_metrics("pre_update", found[0]) | reporting.path_metrics("post_update", found[1])
+
+    def _make_step(self, collector: Any, horizon: int) -> MetaStep:
+        return MetaStep(
+            self.objective,
+            self.meta_update,
+            self.processing,
+            [(collector, self.num_tasks)],
+            self.adaptation.inner_updates,
+            horizon,
+        )
+
+    def _imagined(self) -> MetaStep:
+        if self._imagined_step is None:
+            self._collector = ImaginedCollector(self.imagination)
+            self._imagined_step = self._make_step(self._collector, self.imagination.horizon)
+        return self._imagined_step
+
+    def _give_models(self) -> None:
+        self._imagined()
+        self._collector.use(self.ensemble.effective(self.models), self.buffer)
+
+    def _improve(self, report: Report) -> Metrics:
+        """The meta-steps (section 1.2, step 6)."""
+        self._give_models()
+        step = self._imagined()
+        tasks = TaskBatch(np.zeros((self.num_tasks, 0)), np.arange(self.num_tasks))
+        returns: list[tuple[float, float]] = []
+        infos: list[Mapping[str, float]] = []
+        seconds = dict.fromkeys(("sampling", "processing", "inner", "outer"), 0.0)
+        rolling = 0.0
+        clock = reporting.Stopwatch()
+        for number in range(self.meta_steps):
+            report(f"meta-step {number + 1}/{self.meta_steps}")
+            phase = f"meta_step_{number}"
+            adaptations = step.adapt(self.parameters, tasks, self.seed, self.iteration, phase)
+            for name in ("sampling", "processing", "inner"):
+                seconds[name] += sum(adaptation.seconds[name] for adaptation in adaptations)
+            self._adapted = adapted_weights(adaptations)
+            before, after = (pooled_statistics(adaptations, which)["average_return"] for which in (0, -1))
+            returns.append((before, after))
+            latest = after if number == 0 else _OLD * rolling + _NEW * after
+            if self.stop_when_reward_decreases and number and latest < rolling:
+                break
+            rolling = latest
+            clock.restart()
+            self.parameters, self._meta_state, info = step.update(
+                self.parameters,
+                self._meta_state,
+                adaptations,
+                lambda _: None,
+                RandomKey(self.seed, self.iteration, f"{phase}/update"),
+            )
+            infos.append(info)
+            seconds["outer"] += clock.elapsed()
+        metrics = reporting.imagined_metrics(returns, self.meta_steps)
+        metrics |= reporting.update_metrics(infos, self.meta_update.info_names)
+        metrics |= self._model_metrics(step, adaptations)
+        metrics["inner/mean_step_size"] = reporting.mean_step_size(self.parameters, self.adaptation.inner_lr)
+        # As in the original: means over the meta-steps.
+        return metrics | {f"time/imagined_{name}": value / len(returns) for name, value in seconds.items()}
+
+    def _model_metrics(self, step: MetaStep, adaptations: list[Any]) -> Metrics:
+        """What adaptation changes and where the models disagree, on the last imagined steps (section 9.2)."""
+        phase = step.shards[0].kept_phase(adaptations[0].key)
+        weights = self.objective.policy_weights(self.parameters)
+        return self._effect(weights, self.ensemble.effective(self.models), phase)
+
+    def _own_state(self) -> dict[str, Any]:
+        return {"theta": self.parameters, "adapted": self._adapted, "meta_update": self._meta_state}
+
+    def _take_own_state(self, state: Mapping[str, Any]) -> None:
+        self.parameters, self._adapted = state["theta"], state["adapted"]
+        self._meta_state = state["meta_update"]
+
+    def summary_line(self, metrics: Metrics) -> str:
+        """Real returns, imagined returns, KL and models."""
+        return reporting.summary_line(metrics)
+
+    def final_table(self, report: Report) -> list[dict[str, Any]]:
+        """Real returns of random actions, and of the untrained and the trained policy before and after adaptation."""
+        return evaluation.final_table(self, report)
+
+    def evaluate(self, request: EvaluationRequest, report: Report) -> EvaluationResult:
+        """Adaptation to real tasks; see `mbmpo.evaluation`."""
+        return evaluation.evaluate(self, request, report)

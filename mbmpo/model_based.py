@@ -1,0 +1,251 @@
+"""What the model-based methods share: real data, their buffer, the model fit, and the state of a run.
+
+One iteration (MB-MPO specification, section 1.2):
+
+    gather real steps: uniformly random actions in the first iteration, the method's own ones later
+    add their transitions to the buffer, first in first out
+    (evaluate the policy on the real system: neither stored nor counted)
+    fit the ensemble to the buffer, from where the fit before left it
+    improve the policy inside the models                                   -- what the methods differ in
+
+Shapes: `M` tasks, `R` copies per task, `H` horizon, `S` steps per task, `E` models.
+"""
+
+import abc
+import time
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from mbmpo import reporting
+from mbmpo.dynamics import DynamicsEnsemble
+from mbmpo.real_data import draw_tasks, random_batch
+from mbmpo.settings import ModelFit, RealData, part
+from mbmpo.transitions import Transitions, append, empty, from_steps
+from metarl.experiment import checks, state_arrays
+from metarl.experiment.errors import UserError
+from metarl.experiment.learner import Learner, Metrics, Report
+from metarl.sampling.steps import Batch
+from metarl.scaling.shard import TaskBatch
+from metarl.simulation.imaginable import ImaginableFamily
+
+
+class ModelBasedLearner(Learner):
+    """The outer loop of MB-MPO, ME-TRPO and MB-MPC.
+
+    Args:
+        family: the tasks, with a batch reward.
+        ensemble: the models.
+        real: how real data are gathered.
+        fit: how long the models are fitted.
+        seed: of everything.
+        num_tasks: M of the real rounds.
+        first_data: "random" actions in the first iteration, or those of the "policy".
+
+    Attributes:
+        gamma: discount of the logged discounted returns.
+        models: the ensemble's state.
+        buffer: transitions, oldest first.
+    """
+
+    gamma: float = 0.99
+
+    changeable = frozenset({"RealData.num_threads"})
+
+    def __init__(
+        self,
+        *,
+        family: ImaginableFamily,
+        ensemble: DynamicsEnsemble,
+        real: RealData | None,
+        fit: ModelFit | None,
+        seed: int,
+        num_tasks: int,
+        first_data: str = "random",
+    ):
+        name = type(self).__name__
+        self._random_first = first_data == "random"
+        self.family = _imaginable(name, family)
+        self.ensemble = checks.instance(f"{name}.ensemble", ensemble, DynamicsEnsemble, "@DynamicsEnsemble()")
+        self.real = part(f"{name}.real", real, RealData)
+        self.fit = part(f"{name}.fit", fit, ModelFit)
+        self.seed = checks.integer(f"{name}.seed", seed, minimum=0, maximum=2**32 - 1)
+        self.num_tasks = num_tasks
+        self.models = self.ensemble.initial_state(self.seed, family.observation_dim, family.action_dim)
+        self.buffer: Transitions = empty(family.observation_dim, family.action_dim)
+        self.iteration = 0
+        self._counted_steps = 0
+        self._collected_steps = 0
+        self._evaluation_steps = 0
+        self._last_batch: Batch | None = None
+        self._require_validation_rows()
+
+    @property
+    def steps_per_round(self) -> int:
+        """B_env, the nominal number of real steps of one iteration (section 1.1)."""
+        return self.num_tasks * self.real.rollouts_per_task * self.real.horizon
+
+    def run_iteration(self, report: Report) -> Metrics:
+        """Real data, model fit, policy improvement."""
+        clock = Clock()
+        tasks = draw_tasks(self.family, self.num_tasks, self.seed, self.iteration)
+        batch = self._gather(tasks, report)
+        self._last_batch = batch
+        clock.lap("env_sampling")
+        self.buffer = append(
+            self.buffer, from_steps(batch, store_last=self.real.store_last_transition), self.real.buffer_capacity
+        )
+        metrics = reporting.episode_metrics("real", batch, self.gamma)
+        metrics |= self._evaluate_real(tasks, report)
+        clock.lap("evaluation")
+        metrics |= self._fit_models(report)
+        clock.lap("model_fit")
+        metrics |= self._improve(report)
+        clock.lap("improvement")
+        self.iteration += 1
+        metrics |= {
+            "env_steps/counted": self._counted_steps,
+            "env_steps/collected": self._collected_steps,
+            "env_steps/total": self._collected_steps + self._evaluation_steps,
+            "env_steps/buffer": len(self.buffer.observation),
+        }
+        return metrics | clock.metrics()
+
+    def _gather(self, tasks: TaskBatch, report: Report) -> Batch:
+        """The iteration's real data; counts their steps as the original does, and truly (O-6)."""
+        if self.iteration == 0 and self._random_first:
+            asked = self.real.initial_random_steps or self.steps_per_round
+            report(f"random actions, {asked} steps")
+            batch = random_batch(
+                self.family,
+                asked,
+                self.steps_per_round,
+                self.real.horizon,
+                self.seed,
+                exact=self.real.exact_random_steps,
+            )
+            self._count(asked, batch)
+            return batch
+        report(f"real sampling, {self.steps_per_round} steps")
+        batch = self._collect_real(tasks, report)
+        self._count(self.steps_per_round, batch)
+        return batch
+
+    def _count(self, nominal: int, batch: Batch) -> None:
+        self._counted_steps += nominal
+        self._collected_steps += int(batch.episodes.length.sum())
+
+    def count_evaluation(self, steps: int) -> None:
+        """Books real steps that are neither stored nor counted as samples (O-5)."""
+        self._evaluation_steps += steps
+
+    def _fit_models(self, report: Report) -> Metrics:
+        max_epochs, fresh = self.fit.plan(self.iteration)
+        if fresh:
+            self.models = self.ensemble.reinitialised(self.models, self.seed, self.iteration)
+        self.models, result = self.ensemble.fit(
+            self.models,
+            self.buffer,
+            seed=self.seed,
+            iteration=self.iteration,
+            max_epochs=max_epochs,
+            report=report,
+        )
+        return reporting.fit_metrics(result)
+
+    @abc.abstractmethod
+    def _collect_real(self, tasks: TaskBatch, report: Report) -> Batch:
+        """Real data of an iteration after the first."""
+
+    def _evaluate_real(self, tasks: TaskBatch, report: Report) -> Metrics:
+        """Metrics of rollouts on the real system that are neither stored nor counted; none by default."""
+        return {}
+
+    @abc.abstractmethod
+    def _improve(self, report: Report) -> Metrics:
+        """Improves the policy inside the models."""
+
+    @abc.abstractmethod
+    def _own_state(self) -> dict[str, Any]:
+        """The method's own part of the state: nests by name."""
+
+    @abc.abstractmethod
+    def _take_own_state(self, state: Mapping[str, Any]) -> None:
+        """Takes over what `_own_state` returned."""
+
+    def state(self) -> dict[str, np.ndarray]:
+        """Policy, models with their optimisers, buffer and counters."""
+        return state_arrays.flatten("", self._whole_state())
+
+    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
+        """Takes over what `state` returned.
+
+        Raises:
+            UserError: an array is missing, unexpected or of another shape; nothing was restored.
+        """
+        arrays = {name: np.asarray(value) for name, value in arrays.items()}
+        mine = self._whole_state()
+        state_arrays.require_same_arrays(arrays, state_arrays.flatten("", mine), growing=("buffer/",))
+        state = state_arrays.unflatten("", arrays, mine)
+        self.models, self.buffer = state["models"], state["buffer"]
+        self.iteration = state["counters"]["iteration"]
+        self._counted_steps, self._collected_steps = state["counters"]["counted"], state["counters"]["collected"]
+        self._evaluation_steps = state["counters"]["evaluation"]
+        self._take_own_state(state["method"])
+
+    def _whole_state(self) -> dict[str, Any]:
+        counters = {
+            "iteration": self.iteration,
+            "counted": self._counted_steps,
+            "collected": self._collected_steps,
+            "evaluation": self._evaluation_steps,
+        }
+        return {"models": self.models, "buffer": self.buffer, "counters": counters, "method": self._own_state()}
+
+    def crash_evidence(self) -> dict[str, np.ndarray]:
+        """The latest real steps, the models and the policy."""
+        steps = {} if self._last_batch is None else self._last_batch.steps._asdict()
+        return {f"steps/{name}": np.asarray(value) for name, value in steps.items()} | self.state()
+
+    def _require_validation_rows(self) -> None:
+        """Refuses a validation split that the first fit could not fill."""
+        rollouts = -(-(self.real.initial_random_steps or self.steps_per_round) // self.real.horizon)
+        rows = rollouts * (self.real.horizon - (0 if self.real.store_last_transition else 1))
+        rows = min(rows, self.real.buffer_capacity or rows)
+        ratio = self.ensemble.valid_split_ratio
+        training = int((1.0 - ratio) * rows)
+        if training == rows or training == 0:
+            raise UserError(
+                f"DynamicsEnsemble.valid_split_ratio {ratio} of about {rows} transitions leaves no "
+                f"{'validation' if training else 'training'} rows; early stopping needs both"
+            )
+
+
+class Clock:
+    """Seconds of an iteration's parts."""
+
+    def __init__(self) -> None:
+        self._started = self._lap = time.perf_counter()
+        self._seconds: dict[str, float] = {}
+
+    def lap(self, name: str) -> None:
+        """Books the time since the last lap under a name."""
+        now = time.perf_counter()
+        self._seconds[name] = now - self._lap
+        self._lap = now
+
+    def metrics(self) -> Metrics:
+        """Returns 'time/<name>' of all laps and of the whole."""
+        total = {"time/iteration": time.perf_counter() - self._started}
+        return {f"time/{name}": value for name, value in self._seconds.items()} | total
+
+
+def _imaginable(name: str, family: Any) -> ImaginableFamily:
+    if not isinstance(family, ImaginableFamily):
+        label = getattr(family, "name", repr(family))
+        raise UserError(
+            f"{name}.family is {label}, which has no batch reward, so it cannot be imagined; "
+            "MAML on real tasks (@MAMLLearner()) and TESP's methods can train on it"
+        )
+    return family

@@ -1,0 +1,112 @@
+"""Real rollouts: tasks, random actions, and policies with their own weights per task (MB-MPO specification, 1.2, 5.1).
+
+Shapes: `M` tasks, `R` copies per task, `H` horizon, `G` task numbers.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+from mbmpo.policies import GaussianMLPPolicy, Weights
+from metarl.sampling.noise import NoiseKey
+from metarl.sampling.random_actions import collect_random
+from metarl.sampling.sampler import Sampler
+from metarl.sampling.steps import Batch, Episodes, Steps
+from metarl.scaling.shard import TaskBatch
+from metarl.seeding import keyed_generator
+from metarl.simulation.task_family import TaskFamily
+
+
+def draw_tasks(family: TaskFamily, num_tasks: int, seed: int, iteration: int, phase: str = "tasks") -> TaskBatch:
+    """Tasks of the family's own distribution, each by its own key; [M, G]."""
+    drawn = [family.draw_task(keyed_generator(seed, iteration, phase, index)) for index in range(num_tasks)]
+    return TaskBatch(np.reshape(np.asarray(drawn, np.float64), (num_tasks, family.task_dim)), np.arange(num_tasks))
+
+
+def policy_sampler(
+    policy: GaussianMLPPolicy,
+    family: TaskFamily,
+    num_tasks: int,
+    rollouts_per_task: int,
+    horizon: int,
+    *,
+    num_threads: int | None = None,
+    stop_rule: str = "global",
+) -> Sampler:
+    """A sampler of complete episodes with policy weights [M, ...], until M * R * H steps (section 5.1)."""
+    return Sampler(
+        family,
+        policy.act,
+        num_tasks,
+        rollouts_per_task,
+        horizon,
+        num_threads,
+        host_act=policy.host_act,
+        stop_rule=stop_rule,
+    )
+
+
+class RealCollector:
+    """Phases of real steps for a `MetaShard`; remembers what the last phases were.
+
+    Args:
+        sampler: of the shard's tasks.
+
+    Attributes:
+        batches: of the phases since the last `forget`.
+    """
+
+    def __init__(self, sampler: Sampler):
+        self._sampler = sampler
+        self.batches: list[Batch] = []
+
+    def __call__(self, weights: Weights, tasks: TaskBatch, seed: int, iteration: int, phase: str) -> Steps:
+        """One phase; see `mbmpo.shard.Collector`."""
+        batch = self._sampler.collect(weights, tasks.tasks, NoiseKey(seed, iteration, phase, tasks.indices))
+        self.batches.append(batch)
+        return batch.steps
+
+    def forget(self) -> list[Batch]:
+        """Returns the batches and starts a new list."""
+        batches, self.batches = self.batches, []
+        return batches
+
+
+def random_batch(family: TaskFamily, asked: int, round_steps: int, horizon: int, seed: int, *, exact: bool) -> Batch:
+    """Rollouts of uniformly random actions in [-1, 1]^A (section 1.2, step 3, first iteration).
+
+    clip(round_steps / H, 1, 100) copies go on until the finished paths hold the steps asked for: with 20 copies and
+    H = 200, asking for 5,000 gives 8,000.
+
+    Args:
+        family: the tasks; every copy draws its own.
+        asked: steps asked for.
+        round_steps: B_env, steps of an ordinary round.
+        horizon: H.
+        seed: of the experiment.
+        exact: keep only the first paths that reach the number asked for, the last one whole (O-6).
+    """
+    batch = collect_random(family, asked, round_steps // horizon, horizon, seed)
+    return _first_paths(batch, asked) if exact else batch
+
+
+def _first_paths(batch: Batch, asked: int) -> Batch:
+    """Drops the paths of the highest copies, once those before hold `asked` steps."""
+    episodes = batch.episodes
+    kept = np.cumsum(episodes.length) - episodes.length < asked
+    valid = np.zeros_like(batch.steps.valid)
+    for task, start, length in zip(episodes.task[kept], episodes.start[kept], episodes.length[kept], strict=True):
+        valid[task, start : start + length] = True
+    chosen = {name: getattr(episodes, name)[kept] for name in Episodes._fields if name not in ("sums", "final")}
+    for name in ("sums", "final"):
+        chosen[name] = {key: value[kept] for key, value in getattr(episodes, name).items()}
+    return Batch(batch.steps._replace(valid=valid, last=batch.steps.last & valid), Episodes(**chosen), batch.info)
+
+
+def tiled(weights: Weights, num_tasks: int) -> Weights:
+    """The same weights for every task, [M, ...]."""
+    return {name: tf.repeat(value[tf.newaxis], num_tasks, axis=0) for name, value in weights.items()}
+
+
+def tiled_nothing(num_tasks: int) -> Weights:
+    """Arguments of a policy without weights: the sampler wants a row per task."""
+    return {"nothing": tf.zeros([num_tasks, 1])}

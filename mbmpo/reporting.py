@@ -1,0 +1,127 @@
+"""Metrics of MB-MPO-family runs under readable names (MB-MPO specification, section 1.3).
+
+The original's columns: EnvTrajs- is `real/`, PrePolicy- `pre_update/`, PostPolicy- `post_update/`, DynTrajs{m}a and b
+`imagined/pre_update_<m>` and `imagined/post_update_<m>`, AvgModelEpochTime, AvgEpochsPerModel and StdEpochsPerModel
+`model/epoch_seconds`, `model/epochs_mean` and `model/epochs_std`, n_timesteps `env_steps/counted`, Time-... `time/...`.
+
+Shapes: `E` models.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mbmpo.policies import Weights
+from metarl.experiment.learner import Metrics
+from metarl.sampling.steps import Batch
+
+if TYPE_CHECKING:
+    from mbmpo.dynamics import FitReport
+
+_PATHS = {
+    "average_return": "return",
+    "average_discounted_return": "discounted_return",
+    "std_return": "return_std",
+    "max_return": "return_max",
+    "min_return": "return_min",
+    "num_paths": "num_paths",
+    "explained_variance": "explained_variance",
+    "entropy": "entropy",
+    "perplexity": "perplexity",
+}
+
+
+def episode_metrics(prefix: str, batch: Batch, gamma: float) -> Metrics:
+    """Returns, lengths and their spread over all episodes of a batch."""
+    episodes, steps = batch.episodes, batch.steps
+    discounted = np.where(steps.valid, steps.reward * gamma ** steps.time.astype(np.float64), 0.0)
+    count = len(episodes.episode_return)
+    return {
+        f"{prefix}/return": float(np.mean(episodes.episode_return)),
+        f"{prefix}/discounted_return": float(discounted.sum() / count),
+        f"{prefix}/return_std": float(np.std(episodes.episode_return)),
+        f"{prefix}/return_max": float(np.max(episodes.episode_return)),
+        f"{prefix}/return_min": float(np.min(episodes.episode_return)),
+        f"{prefix}/num_paths": count,
+        f"{prefix}/length": float(np.mean(episodes.length)),
+    }
+
+
+def path_metrics(prefix: str, statistics: Mapping[str, float] | None) -> Metrics:
+    """The columns of `processing.path_statistics`; None for each if there are no statistics this time."""
+    return {f"{prefix}/{column}": None if statistics is None else statistics[name] for name, column in _PATHS.items()}
+
+
+def fit_metrics(result: "FitReport") -> Metrics:
+    """Epochs, and every model's losses after its last epoch."""
+    epochs = np.asarray(result.last_epoch, np.float64)
+    metrics: Metrics = {
+        "model/epochs_run": int(result.epochs_run),
+        "model/epochs_mean": float(epochs.mean()),
+        "model/epochs_std": float(epochs.std()),
+        "model/epoch_seconds": result.seconds / max(1, result.epochs_run),
+    }
+    for kind, losses in (("train", result.train_loss), ("validation", result.valid_loss)):
+        last = [float(losses[int(epoch), member]) for member, epoch in enumerate(result.last_epoch)]
+        metrics |= {f"model/{kind}_loss_{member}": value for member, value in enumerate(last)}
+        metrics[f"model/{kind}_loss_mean"] = float(np.mean(last))
+    return metrics
+
+
+def imagined_metrics(returns: Sequence[tuple[float, float]], num_steps: int) -> Metrics:
+    """Imagined returns before and after adaptation of every meta-step; None for those that were not made."""
+    metrics: Metrics = {}
+    for step in range(num_steps):
+        made = step < len(returns)
+        metrics[f"imagined/pre_update_{step + 1}"] = returns[step][0] if made else None
+        metrics[f"imagined/post_update_{step + 1}"] = returns[step][1] if made else None
+    return metrics
+
+
+def update_metrics(infos: Sequence[Mapping[str, float]], names: Sequence[str]) -> Metrics:
+    """Means over the meta-steps of an iteration of what the meta-update reports; None if none was made."""
+    return {f"meta/{name}": float(np.mean([info[name] for info in infos])) if infos else None for name in names}
+
+
+def mean_step_size(theta: Weights, inner_lr: float) -> float:
+    """Mean of the trained step sizes, or the constant one."""
+    rates = [np.ravel(value) for name, value in theta.items() if name.startswith("step_size/")]
+    return float(np.mean(np.concatenate(rates), dtype=np.float64)) if rates else inner_lr
+
+
+def summary_line(metrics: Metrics) -> str:
+    """One line per iteration: real returns before and after adaptation, imagined ones, KL, models, samples, time."""
+
+    def shown(label: str, *names: str) -> list[str]:
+        values = [metrics[name] for name in names if metrics.get(name) is not None]
+        return [f"{label} " + " -> ".join(f"{value:.4g}" for value in values)] if values else []
+
+    imagined = [value for name, value in metrics.items() if name.startswith("imagined/post_") and value is not None]
+    parts = [
+        *shown("real", "real/return"),
+        *shown("pre/post-update", "pre_update/return", "post_update/return"),
+        *([f"imagined {imagined[0]:.4g} -> {imagined[-1]:.4g}"] if imagined else []),
+        *shown("kl", "meta/kl_after"),
+        *shown("model epochs", "model/epochs_mean"),
+        *shown("validation loss", "model/validation_loss_mean"),
+        *shown("steps", "env_steps/counted"),
+        *shown("seconds", "time/iteration"),
+    ]
+    return "  ".join(parts)
+
+
+class Stopwatch:
+    """Seconds since it was made or restarted."""
+
+    def __init__(self) -> None:
+        self._started = time.perf_counter()
+
+    def restart(self) -> None:
+        """Begins again at 0."""
+        self._started = time.perf_counter()
+
+    def elapsed(self) -> float:
+        """Returns the seconds."""
+        return time.perf_counter() - self._started
