@@ -137,7 +137,8 @@ class MujocoSimulation(Simulation):
     def _refresh(self, indices: np.ndarray | None) -> None:
         """Computes the derived fields of the copies `indices` from their state."""
         if self.fields:
-            self._batch.forward(None if indices is None else np.asarray(indices, np.int32), self._stage)
+            # MuJoCo wants its ids sorted.
+            self._batch.forward(None if indices is None else np.unique(indices).astype(np.int32), self._stage)
 
     def _locate_bodies(self, copies: list[int]) -> None:
         for copy in copies:

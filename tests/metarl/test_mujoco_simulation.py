@@ -177,3 +177,44 @@ def test_mistakes_are_named():
         make_block(initial_qpos=[0.0])
     with pytest.raises(ValueError, match="no body 'wing'"):
         Block(make_block().model, 1, frame_skip=1, bodies=["wing"])
+
+
+def test_derived_fields_belong_to_the_live_state():
+    """After resets, placements, steps and perturbations; without `fields` they would be those of the last substep."""
+    block = make_block(fields=("xpos", "cvel"))
+    model = block.model
+    rng = np.random.default_rng(0)
+
+    def check():
+        data = mujoco.MjData(model)
+        for copy in range(3):
+            data.qpos[:], data.qvel[:] = block.qpos[copy], block.qvel[copy]
+            mujoco.mj_forward(model, data)
+            np.testing.assert_allclose(block.fields["xpos"][copy], data.xpos, rtol=1e-12, atol=1e-12)
+            np.testing.assert_allclose(block.fields["cvel"][copy], data.cvel, rtol=1e-12, atol=1e-12)
+
+    check()
+    push(block)
+    check()
+    block.reset(np.array([1]))
+    check()
+    qpos = block.qpos + rng.normal(size=(3, NQ))
+    qpos[:, 3:7] /= np.linalg.norm(qpos[:, 3:7], axis=1, keepdims=True)
+    qpos[:, 7:11] /= np.linalg.norm(qpos[:, 7:11], axis=1, keepdims=True)
+    block.place(np.array([2, 0]), qpos[[2, 0]], rng.normal(size=(2, NV)))
+    np.testing.assert_array_equal(block.qpos[[2, 0]], qpos[[2, 0]])
+    np.testing.assert_allclose(block.body_positions[2, 0], qpos[2, :3])
+    check()
+    block.perturb_state(rng.normal(size=(3, NQ + NV)) * 0.1)
+    check()
+
+
+def test_without_bodies_nothing_is_gathered():
+    class Bodiless(Block):
+        def step(self, actions, tasks):
+            self.advance(actions)
+
+    reference = push(make_block(2))
+    block = push(Bodiless(reference.model, 2, frame_skip=4))
+    assert block.body_positions.shape == (2, 0, 3)
+    np.testing.assert_array_equal(block.qpos, reference.qpos)
