@@ -74,13 +74,11 @@ def best_candidate(value: tf.Tensor) -> tf.Tensor:
 
 
 class _Problem(NamedTuple):
-    """A chunk of states: observation [c, O], seeds [c, draws, 2] and a function that values candidates."""
+    """A chunk of c states: observation [c, O], what `Planner.draw` drew, and a function that values candidates."""
 
     observation: tf.Tensor
-    seeds: tf.Tensor
+    drawn: list[tuple[tf.Tensor, tf.Tensor]]
     values: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
-    num_models: int
-    action_dim: int
 
 
 class Planner(abc.ABC):
@@ -91,10 +89,10 @@ class Planner(abc.ABC):
         num_candidates: C.
         discount: γ of the candidates' values.
         max_rows: rows imagined at once; more states are planned for in turn.
-        num_draws: independent streams of random numbers per state and plan.
+        rounds: how often candidates are valued per plan.
     """
 
-    num_draws: int
+    rounds: int = 1
 
     def __init__(self, horizon: int, num_candidates: int, discount: float, max_rows: int):
         """Checks and stores."""
@@ -108,11 +106,19 @@ class Planner(abc.ABC):
     def plan(self, problem: _Problem) -> Plan:
         """Plans for the states of one chunk; TensorFlow code."""
 
-    def _members(self, problem: _Problem, draw: int) -> tf.Tensor:
-        """A random model for every row and step, [H, n]."""
-        shape, models = [self.horizon, self.num_candidates], problem.num_models
-        drawn = [tf.random.stateless_uniform(shape, seed[draw], 0, models, tf.int32) for seed in _each(problem.seeds)]
-        return tf.concat(drawn, axis=1)
+    @abc.abstractmethod
+    def _numbers(self, shape: list[int], seed: tf.Tensor) -> tf.Tensor:
+        """Random numbers that make candidates."""
+
+    def draw(self, seeds: tf.Tensor, num_models: int, action_dim: int) -> list[tuple[tf.Tensor, tf.Tensor]]:
+        """Per round random numbers of the candidates [H, c, C, A] and members [H, c C], for seeds [c, 2 rounds, 2]."""
+        shape, states = [self.horizon, self.num_candidates], tf.unstack(seeds)
+        result = []
+        for i in range(self.rounds):
+            numbers = [self._numbers([*shape, action_dim], seed[2 * i]) for seed in states]
+            members = [tf.random.stateless_uniform(shape, seed[2 * i + 1], 0, num_models, tf.int32) for seed in states]
+            result.append((tf.stack(numbers, axis=1), tf.concat(members, axis=1)))
+        return result
 
 
 @gin.configurable(module="mbmpo")
@@ -121,8 +127,6 @@ class RandomShooting(Planner):
 
     The prototype controller of the original program is horizon=5, discount=1.0.
     """
-
-    num_draws = 2
 
     def __init__(
         self,
@@ -147,13 +151,13 @@ class RandomShooting(Planner):
 
     def plan(self, problem: _Problem) -> Plan:
         """See `Planner`."""
-        shape = [self.horizon, self.num_candidates, problem.action_dim]
-        drawn = [tf.random.stateless_uniform(shape, seed[0], -1.0, 1.0) for seed in _each(problem.seeds)]
-        candidates = tf.concat(drawn, axis=1)
-        value = problem.values(candidates, self._members(problem, 1))
+        [(candidates, members)] = problem.drawn
+        value = problem.values(_as_rows(candidates), members)
         best = best_candidate(value)
-        first = tf.reshape(candidates[0], [-1, self.num_candidates, problem.action_dim])
-        return Plan(tf.gather(first, best, batch_dims=1), tf.gather(value, best, batch_dims=1))
+        return Plan(tf.gather(candidates[0], best, batch_dims=1), tf.gather(value, best, batch_dims=1))
+
+    def _numbers(self, shape: list[int], seed: tf.Tensor) -> tf.Tensor:
+        return tf.random.stateless_uniform(shape, seed, -1.0, 1.0)
 
 
 @gin.configurable(module="mbmpo")
@@ -200,25 +204,26 @@ class CrossEntropyMethod(Planner):
         self.num_elites = max(1, round(fraction * self.num_candidates))
         self.initial_std = checks.real(f"{name}.initial_std", initial_std, minimum=0.0)
         self.min_std = checks.real(f"{name}.min_std", min_std, minimum=0.0)
-        self.num_draws = 2 * self.iterations
+        self.rounds = self.iterations
 
     def plan(self, problem: _Problem) -> Plan:
         """See `Planner`."""
-        H, C, A = self.horizon, self.num_candidates, problem.action_dim
-        states = problem.observation.shape[0]
+        H, states, _, A = problem.drawn[0][0].shape
         mean, std = tf.zeros([H, states, 1, A]), tf.fill([H, states, 1, A], self.initial_std)
         best = tf.zeros([states])
-        for i in range(self.iterations):
-            drawn = [tf.random.stateless_normal([H, C, A], seed[2 * i]) for seed in _each(problem.seeds)]
-            sequences = tf.clip_by_value(mean + std * tf.stack(drawn, axis=1), -1.0, 1.0)
-            value = problem.values(tf.reshape(sequences, [H, states * C, A]), self._members(problem, 2 * i + 1))
+        for normals, members in problem.drawn:
+            sequences = tf.clip_by_value(mean + std * normals, -1.0, 1.0)
+            value = problem.values(_as_rows(sequences), members)
             value = tf.where(tf.math.is_nan(value), tf.constant(-np.inf), value)
-            best, elites = tf.math.top_k(value, self.num_elites)
+            top, elites = tf.math.top_k(value, self.num_elites)
             chosen = tf.gather(sequences, tf.tile(elites[tf.newaxis], [H, 1, 1]), batch_dims=2)
             mean = tf.reduce_mean(chosen, axis=2, keepdims=True)
             std = tf.maximum(tf.math.reduce_std(chosen, axis=2, keepdims=True), self.min_std)
-            best = best[:, 0]
+            best = top[:, 0]
         return Plan(mean[0, :, 0], best)
+
+    def _numbers(self, shape: list[int], seed: tf.Tensor) -> tf.Tensor:
+        return tf.random.stateless_normal(shape, seed)
 
 
 class ModelPredictiveController:
@@ -280,7 +285,7 @@ class ModelPredictiveController:
         Returns:
             Actions [m, A] and values [m], NumPy float32.
         """
-        m, draws = self._num_states, self._planner.num_draws
+        m, draws = self._num_states, 2 * self._planner.rounds
         indices = range(m) if state_indices is None else state_indices
         limit = np.iinfo(np.int32).max
         seeds = np.stack(
@@ -295,19 +300,21 @@ class ModelPredictiveController:
         return Plan(*(np.asarray(part)[:m] for part in plan))
 
     def _plan(self, effective: Any, observation: tf.Tensor, seeds: tf.Tensor) -> Plan:
-        if self._chunks == 1:
-            return Plan(*self._chunk(effective, observation, seeds))
-        by_chunk = [tf.reshape(x, [self._chunks, self._at_once, *x.shape[1:]]) for x in (observation, seeds)]
-
         def one(chunk: list[tf.Tensor]) -> Plan:
-            return Plan(*self._chunk(effective, *chunk))
+            # Random numbers stay outside of XLA, whose generator is another one.
+            drawn = self._planner.draw(chunk[1], self._ensemble.num_models, self._family.action_dim)
+            return Plan(*self._chunk(effective, chunk[0], drawn))
+
+        if self._chunks == 1:
+            return one([observation, seeds])
+        by_chunk = [tf.reshape(x, [self._chunks, self._at_once, *x.shape[1:]]) for x in (observation, seeds)]
 
         shapes = ([self._at_once, self._family.action_dim], [self._at_once])
         signature = Plan(*(tf.TensorSpec(shape, tf.float32) for shape in shapes))
         plans = tf.map_fn(one, by_chunk, fn_output_signature=signature, parallel_iterations=1)
         return Plan(*(tf.reshape(part, [-1, *part.shape[2:]]) for part in plans))
 
-    def _plan_chunk(self, effective: Any, observation: tf.Tensor, seeds: tf.Tensor) -> Plan:
+    def _plan_chunk(self, effective: Any, observation: tf.Tensor, drawn: list[tuple[tf.Tensor, tf.Tensor]]) -> Plan:
         def predict(o: tf.Tensor, action: tf.Tensor, member: tf.Tensor) -> tf.Tensor:
             return self._ensemble.predict_random(effective, o, action, member)
 
@@ -316,11 +323,9 @@ class ModelPredictiveController:
                 predict, self._family.reward, observation, candidates, members, self._planner.discount
             )
 
-        models, action_dim = self._ensemble.num_models, self._family.action_dim
-        return self._planner.plan(_Problem(observation, seeds, values, models, action_dim))
+        return self._planner.plan(_Problem(observation, drawn, values))
 
 
-def _each(seeds: tf.Tensor) -> list[tf.Tensor]:
-    """Seeds [c, draws, 2] state by state."""
-    result: list[tf.Tensor] = tf.unstack(seeds)
-    return result
+def _as_rows(candidates: tf.Tensor) -> tf.Tensor:
+    """Joins states and candidates: [H, c, C, A] -> [H, c C, A]."""
+    return tf.reshape(candidates, [candidates.shape[0], -1, candidates.shape[-1]])
