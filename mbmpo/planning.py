@@ -234,7 +234,7 @@ class ModelPredictiveController:
         family: gives the reward.
         ensemble: predicts.
         num_states: m.
-        jit_compile: compile with XLA.
+        jit_compile: compile with XLA; for batches as large as these it gains nothing.
     """
 
     def __init__(
@@ -243,7 +243,7 @@ class ModelPredictiveController:
         family: ImaginableFamily,
         ensemble: Dynamics,
         num_states: int,
-        jit_compile: bool = True,
+        jit_compile: bool = False,
     ):
         """Notes the sizes; the first call compiles."""
         self._planner, self._family, self._ensemble = planner, family, ensemble
