@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from benchmarks.encoder import encoder_gradient_rate
-from benchmarks.machine import FlopReport, matmul_rate
+from benchmarks.machine import matmul_rate
 from benchmarks.meta_update import Sizes, make_method, num_cores, peak_memory_gb, time_meta_updates
-from benchmarks.report import Row
+from benchmarks.report import Row, flop_row
 from benchmarks.sampling import raw_physics_rate, sampler_rates
 from benchmarks.updates import Updates
 from tesp.families.ant import Ant
@@ -130,7 +130,7 @@ def sampling(scale: Scale) -> list[Row]:
 def inner(scale: Scale) -> list[Row]:
     """Gradients of one fast-update of all tasks against the matrix product."""
     return [
-        _flop_row(f"inner gradient, {name} {scale.sizes}", _updates(name, scale).inner(scale.repetitions), None)
+        flop_row(f"inner gradient, {name} {scale.sizes}", _updates(name, scale).inner(scale.repetitions), None)
         for name in ("MAML", "TESP")
     ]
 
@@ -142,13 +142,13 @@ def encoder(scale: Scale) -> list[Row]:
         sizes.tasks, sizes.episodes, sizes.horizon, U=sizes.gru_units, repetitions=scale.repetitions
     )
     what = f"encoder gradient, {sizes.tasks} x {sizes.episodes} x {sizes.horizon}, {sizes.gru_units} units"
-    return [_flop_row(what, found, 0.3)]
+    return [flop_row(what, found, 0.3)]
 
 
 def outer(scale: Scale) -> list[Row]:
     """One evaluation of the PPO loss with its gradient: weights per task, shared weights, shared with encoder."""
     return [
-        _flop_row(f"PPO outer step, {name} {scale.sizes}", _updates(name, scale).outer(scale.repetitions), at_least)
+        flop_row(f"PPO outer step, {name} {scale.sizes}", _updates(name, scale).outer(scale.repetitions), at_least)
         for name, at_least in (("MAML", 0.6), ("MAESN", 0.6), ("TESP", None))
     ]
 
@@ -181,11 +181,6 @@ PARTS: Mapping[str, Callable[[Scale], list[Row]]] = {
 }
 
 
-def judge(rows: list[Row], scale: Scale) -> list[Row]:
-    """The rows, without requirements if the sizes are not theirs."""
-    return rows if scale.judged else [row._replace(at_least=None, at_most=None) for row in rows]
-
-
 def _updates(name: str, scale: Scale) -> Updates:
     family, sizes = Wheeled(), scale.sizes
     return Updates(
@@ -196,16 +191,4 @@ def _updates(name: str, scale: Scale) -> Updates:
         sizes.copies,
         sizes.horizon,
         sizes.episodes,
-    )
-
-
-def _flop_row(what: str, found: FlopReport, at_least: float | None) -> Row:
-    return Row(
-        what,
-        found.rate,
-        "GFLOP/s",
-        found.matmul_rate,
-        found.paired_ratio,
-        at_least=at_least,
-        note=f"{found.seconds:.3g} s; best against best {found.ratio:.2f}",
     )

@@ -4,9 +4,12 @@ import csv
 import json
 import pathlib
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from metarl.experiment.errors import UserError
+
+if TYPE_CHECKING:
+    from benchmarks.machine import FlopReport
 
 SUFFIXES = (".csv", ".json")
 
@@ -49,6 +52,24 @@ class Row(NamedTuple):
         met = self.at_least is None or self.ratio >= self.at_least
         met = met and (self.at_most is None or self.ratio <= self.at_most)
         return "yes" if met else "NO"
+
+
+def flop_row(what: str, found: "FlopReport", at_least: float | None) -> Row:
+    """Floating-point work against the matrix product; the requirement is on the paired ratio."""
+    return Row(
+        what,
+        found.rate,
+        "GFLOP/s",
+        found.matmul_rate,
+        found.paired_ratio,
+        at_least=at_least,
+        note=f"{found.seconds:.3g} s; best against best {found.ratio:.2f}",
+    )
+
+
+def judge(rows: Sequence[Row], judged: bool) -> list[Row]:
+    """The rows, without requirements if the sizes are not theirs."""
+    return list(rows) if judged else [row._replace(at_least=None, at_most=None) for row in rows]
 
 
 _COLUMNS = ("what", "measured", "unit", "yardstick", "ratio", "required", "ok", "note")

@@ -35,8 +35,8 @@ def test_every_part_measures_something(part, monkeypatch):
         assert math.isfinite(row.measured)
         assert row.measured > 0
         assert row.ratio is None or row.ratio > 0
-    assert all(not row.required for row in parts.judge(rows, TINY))
-    assert parts.judge(rows, parts.Scale()) == rows
+    assert all(not row.required for row in report.judge(rows, TINY.judged))
+    assert report.judge(rows, True) == rows
 
 
 def test_command_knows_all_parts():
