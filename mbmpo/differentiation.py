@@ -48,7 +48,7 @@ def forward(weights: Mapping[str, tf.Tensor], observation: tf.Tensor) -> Forward
     activations = [observation]
     depth = num_layers(weights)
     for i in range(depth):
-        z = tf.matmul(activations[-1], weights[f"mlp{i}.kernel"]) + weights[f"mlp{i}.bias"][:, tf.newaxis]
+        z = _affine(activations[-1], weights[f"mlp{i}.kernel"], weights[f"mlp{i}.bias"])
         if i == depth - 1:
             return ForwardPass(activations, z)
         activations.append(tf.tanh(z))
@@ -78,7 +78,7 @@ def forward_tangent(
     activations: list[tf.Tensor] = []
     for i in range(depth):
         kernel, bias = direction[f"mlp{i}.kernel"], direction[f"mlp{i}.bias"]
-        z = tf.matmul(passed.activations[i], kernel) + bias[:, tf.newaxis]
+        z = _affine(passed.activations[i], kernel, bias)
         if i:
             z += tf.matmul(activations[-1], weights[f"mlp{i}.kernel"])
         if i < depth - 1:
@@ -130,6 +130,15 @@ def backward_tangent(
 def num_layers(weights: Mapping[str, tf.Tensor]) -> int:
     """Number of the mean network's layers, the linear one included."""
     return sum(name.startswith("mlp") and name.endswith(".kernel") for name in weights)
+
+
+def _affine(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
+    """The sum of x W and bias, [M, S, U]."""
+    if x.shape[0] == 1:
+        # Written so, TensorFlow joins product, bias and the tanh behind them into one operation.
+        flat = tf.nn.bias_add(tf.matmul(x[0], kernel[0]), bias[0])
+        return flat[tf.newaxis]
+    return tf.matmul(x, kernel) + bias[:, tf.newaxis]
 
 
 def _through_tanh(activation: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:

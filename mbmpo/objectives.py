@@ -161,9 +161,10 @@ def task_gradients(
         what: "loss": gradient of the task's loss; "kl": gradient of its sum of constrained KLs; "terms": none.
 
     Returns:
-        Gradient entries by name, and "step_size/<name>" for the rates. Terms: "loss"; "kl" and "count", sum and number
-        of the rows that the constraint averages; "entropy", the sum over inner steps of mean entropies; "inner_kl"
-        [M, K] and "outer_kl", means over the task's rows; "inner_loss" of the first inner step; "rows" [M, K + 1].
+        Gradient entries by name, and "step_size/<name>" for the rates. Terms: "kl" and "count", sum and number of the
+        rows that the constraint averages; but for "kl" also "loss"; "entropy", the sum over inner steps of mean
+        entropies; "inner_kl" [M, K] and "outer_kl", means over the task's rows; "inner_loss" of the first inner step;
+        "rows" [M, K + 1].
     """
     if what == "kl" and objective.constraint == "pre_update" and data.pre:
         return _pre_update_kl(policy, objective, weights, rates, data.pre[0])
@@ -174,14 +175,14 @@ def task_gradients(
         theta = _step(theta, rates, points[-1].gradient)
     passed = network.forward(theta, data.post.observation)
     log_std = policy.log_std(theta["log_std"])[:, tf.newaxis]
-    terms, surrogate = _terms(policy, objective, points, passed.mean, log_std, data, penalties)
-    if what == "terms":
-        return TaskResult(None, terms)
-
     rows = surrogates.counts(data.post)
     if what == "kl":
+        terms = {"kl": surrogates.kl_sums(passed.mean, log_std, data.post), "count": rows}
         by_output = surrogates.kl_gradient(passed.mean, log_std, data.post, tf.ones_like(rows))
     else:
+        terms, surrogate = _terms(policy, objective, points, passed.mean, log_std, data, penalties)
+        if what == "terms":
+            return TaskResult(None, terms)
         by_output = surrogate.gradient
         if objective.outer_penalty and penalties is not None:
             scale = penalties.outer / rows

@@ -79,10 +79,10 @@ def surrogate(kind: str, mean: tf.Tensor, log_std: tf.Tensor, phase: Phase, clip
         log_prob = -0.5 * tf.reduce_sum(squares, axis=-1) - _constant(log_std)
         value, slope = log_prob * phase.advantage, phase.advantage
     else:
-        recorded_mean, recorded_log_std = tf.split(phase.logits, 2, axis=-1)
-        recorded = tf.square((phase.action - recorded_mean) * tf.exp(-recorded_log_std))
+        recorded_mean, recorded_log_std = recorded(phase)
+        recorded_squares = tf.square((phase.action - recorded_mean) * tf.exp(-recorded_log_std))
         # Both distributions' constants cancel but for the log-stds.
-        exponent = tf.reduce_sum(0.5 * (recorded - squares) + (recorded_log_std - log_std), axis=-1)
+        exponent = tf.reduce_sum(0.5 * (recorded_squares - squares) + (recorded_log_std - log_std), axis=-1)
         ratio = tf.exp(exponent)
         value = slope = ratio * phase.advantage
         if kind == "clipped":
@@ -118,15 +118,18 @@ def surrogate_tangent(kind: str, at: Surrogate, mean_tangent: tf.Tensor, log_std
 
 
 def kl_sums(mean: tf.Tensor, log_std: tf.Tensor, phase: Phase) -> tf.Tensor:
-    """KL(recorded || policy) summed over every task's valid rows, [M]."""
-    logits = tf.concat([mean, tf.broadcast_to(log_std, tf.shape(mean))], axis=-1)
-    divergence = distributions.kl_divergence(phase.logits, logits)
+    """KL(recorded || policy) summed over every task's valid rows, [M] (section 3.4)."""
+    recorded_mean, recorded_log_std = recorded(phase)
+    variance = tf.exp(2.0 * log_std)
+    inverse = 1.0 / (2.0 * variance + distributions.KL_EPSILON)
+    numerator = tf.square(recorded_mean - mean) + tf.exp(2.0 * recorded_log_std) - variance
+    divergence = tf.reduce_sum(numerator * inverse + (log_std - recorded_log_std), axis=-1)
     return tf.reduce_sum(tf.where(phase.valid, divergence, tf.zeros_like(divergence)), axis=1)
 
 
 def kl_gradient(mean: tf.Tensor, log_std: tf.Tensor, phase: Phase, scale: tf.Tensor) -> OutputGradient:
     """Gradient by the output of scale * `kl_sums`, scale [M]."""
-    recorded_mean, recorded_log_std = tf.split(phase.logits, 2, axis=-1)
+    recorded_mean, recorded_log_std = recorded(phase)
     variance = tf.exp(2.0 * log_std)
     inverse = 1.0 / (2.0 * variance + distributions.KL_EPSILON)
     difference = mean - recorded_mean
@@ -135,6 +138,12 @@ def kl_gradient(mean: tf.Tensor, log_std: tf.Tensor, phase: Phase, scale: tf.Ten
     numerator = tf.square(difference) + tf.exp(2.0 * recorded_log_std) - variance
     slope = 1.0 - 2.0 * variance * inverse - numerator * (4.0 * variance * tf.square(inverse))
     return OutputGradient(by_mean, tf.reduce_sum(share * slope, axis=1))
+
+
+def recorded(phase: Phase) -> tuple[tf.Tensor, tf.Tensor]:
+    """Mean and log-std that the actions were drawn from, [M, S, A] each."""
+    mean, log_std = tf.split(phase.logits, 2, axis=-1)
+    return mean, log_std
 
 
 def counts(phase: Phase) -> tf.Tensor:

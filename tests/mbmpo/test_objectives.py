@@ -95,7 +95,8 @@ def test_against_nested_tapes(case, steps, std):
         largest = max(float(tf.reduce_max(tf.abs(value))) for value in expected.values())
         for name, value in expected.items():
             np.testing.assert_allclose(found.gradient[name], value, 1e-3, 2e-6 * largest, err_msg=f"{what} {name}")
-        np.testing.assert_allclose(found.terms["loss"], expected_losses, 1e-4, 1e-5)
+        if what == "loss_gradient":
+            np.testing.assert_allclose(found.terms["loss"], expected_losses, 1e-4, 1e-5)
 
 
 def test_second_order_gradient_against_finite_differences():
