@@ -3,7 +3,7 @@
 Shapes: `M` tasks, `R` copies per task, `H` horizon, `K` inner updates.
 """
 
-from typing import Any, Protocol
+from typing import Protocol
 
 from mbmpo.meta_objective import MetaObjective
 from mbmpo.meta_step import MetaStep
@@ -18,24 +18,32 @@ class PolicyLearner(Protocol):
     """A learner whose policy can be adapted to real tasks: what `mbmpo.evaluation` needs to know.
 
     Attributes:
-        policy, family, objective, meta_update, processing: as configured.
+        policy, objective, meta_update, processing: as configured.
         parameters: theta.
         inner_updates: K of training; 0 for methods that do not adapt.
-        rollouts_per_task, horizon: R and H of training's real rollouts.
         seed, iteration: of the run.
     """
 
     policy: GaussianMLPPolicy
-    family: TaskFamily
     objective: MetaObjective
     meta_update: MetaUpdate
     processing: Processing
     parameters: Weights
     inner_updates: int
-    rollouts_per_task: int
-    horizon: int
     seed: int
     iteration: int
+
+    @property
+    def family(self) -> TaskFamily:
+        """The tasks."""
+
+    @property
+    def rollouts_per_task(self) -> int:
+        """R."""
+
+    @property
+    def horizon(self) -> int:
+        """H."""
 
     def initial_parameters(self) -> Weights:
         """Theta before training."""
@@ -52,7 +60,7 @@ def real_step(
     """Adaptation of M tasks to real data, and the collector that remembers its batches; None: as in training."""
     rollouts = learner.rollouts_per_task if rollouts_per_task is None else rollouts_per_task
     updates = learner.inner_updates if inner_updates is None else inner_updates
-    sampler: Any = policy_sampler(
+    sampler = policy_sampler(
         learner.policy, learner.family, num_tasks, rollouts, learner.horizon, num_threads=num_threads
     )
     collector = RealCollector(sampler)

@@ -146,7 +146,8 @@ def adapt_to_tasks(
 
 def per_task(batches: Sequence[Batch], num_tasks: int) -> tuple[np.ndarray, np.ndarray]:
     """Mean return and length of every task's episodes, [K + 1, n] each; NaN-free: every task has an episode."""
-    returns, lengths = [], []
+    returns: list[np.ndarray] = []
+    lengths: list[np.ndarray] = []
     for batch in batches:
         episodes = batch.episodes
         count = np.maximum(np.bincount(episodes.task, minlength=num_tasks), 1)

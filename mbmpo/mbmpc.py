@@ -93,7 +93,7 @@ class MBMPCLearner(ModelBasedLearner):
                     iteration=self.iteration,
                     phase=phase,
                     step=tick,
-                    state_indices=tasks.indices,
+                    state_indices=tasks.indices.tolist(),
                 )
                 nothing = np.zeros((num_tasks, 1, 2 * action_dim), np.float32)
                 return np.concatenate([nothing, plan.action[:, np.newaxis]], axis=-1)

@@ -76,11 +76,11 @@ class MetaStep:
     ) -> tuple[Weights, dict[str, Any], Info]:
         """One meta-update on what `adapt` kept; see `MetaUpdate.update`."""
 
-        def evaluate(what: str, point: Weights, argument: Argument | None = None) -> Evaluation:
+        def evaluate(what: str, theta: Weights, argument: Argument | None = None) -> Evaluation:
             answers, start = [], 0
             for shard, adaptation in zip(self.shards, adaptations, strict=True):
                 part = None if argument is None else argument.part(start, start + shard.num_tasks)
-                answers.append(shard.evaluate(adaptation.key, point, what, part))
+                answers.append(shard.evaluate(adaptation.key, theta, what, part))
                 start += shard.num_tasks
             return combined(answers)
 

@@ -237,8 +237,9 @@ class Clock:
 
     def metrics(self) -> Metrics:
         """Returns 'time/<name>' of all laps and of the whole."""
-        total = {"time/iteration": time.perf_counter() - self._started}
-        return {f"time/{name}": value for name, value in self._seconds.items()} | total
+        metrics: Metrics = {f"time/{name}": value for name, value in self._seconds.items()}
+        metrics["time/iteration"] = time.perf_counter() - self._started
+        return metrics
 
 
 def _imaginable(name: str, family: Any) -> ImaginableFamily:

@@ -51,8 +51,8 @@ class PlainUpdate:
         phase, fitted, statistics = self._prepare(tf.nest.map_structure(tf.convert_to_tensor, steps), coefficients)
         data = MetaData((), phase)
 
-        def evaluate(what: str, point: Weights, argument: Argument | None = None) -> Evaluation:
-            return self.objective.evaluate(what, point, data, argument)
+        def evaluate(what: str, theta: Weights, argument: Argument | None = None) -> Evaluation:
+            return self.objective.evaluate(what, theta, data, argument)
 
         theta, _, info = self._update.update(theta, {}, evaluate)
         return theta, fitted.numpy(), info, {name: float(value) for name, value in statistics.items()}

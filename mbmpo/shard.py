@@ -20,6 +20,8 @@ from metarl.scaling.shard import Shard, TaskBatch
 
 Statistics = dict[str, float]
 
+_GRAINS = 16  # every number of rows is a compiled function of its own
+
 
 class Collector(Protocol):
     """Gathers one phase of steps for all tasks of a shard."""
@@ -115,7 +117,8 @@ class MetaShard(Shard[Adaptation]):
             seconds["inner"] += time.perf_counter() - processed
         key = (phase, iteration)
         if keep:
-            self._cache = {key: (MetaData(tuple(phases[:-1]), phases[-1]), tasks.indices)}
+            kept = _trimmed(phases)
+            self._cache = {key: (MetaData(tuple(kept[:-1]), kept[-1]), tasks.indices)}
         return Adaptation(key, weights, statistics, seconds)
 
     def evaluate(self, key: Any, parameters: Weights, what: str, argument: Argument | None = None) -> Evaluation:
@@ -128,7 +131,7 @@ class MetaShard(Shard[Adaptation]):
             argument: vector, penalties and mini-batch; penalties are those of the shard's tasks.
         """
         data, indices = self._cache[key]
-        return self._objective.evaluate(what, parameters, data, argument, indices)
+        return self._objective.evaluate(what, parameters, data, argument, indices.tolist())
 
     def kept_phase(self, key: Any) -> Phase:
         """The phase after the last inner update of a collection that was kept."""
@@ -136,8 +139,21 @@ class MetaShard(Shard[Adaptation]):
 
     def kept_arrays(self) -> dict[str, np.ndarray]:
         """The kept data as named arrays: evidence after a crash."""
-        arrays = {}
+        arrays: dict[str, np.ndarray] = {}
         for data, _ in self._cache.values():
             for number, phase in enumerate([*data.pre, data.post]):
                 arrays |= {f"phase_{number}/{name}": np.asarray(value) for name, value in phase._asdict().items()}
         return arrays
+
+
+def _trimmed(phases: list[Phase]) -> list[Phase]:
+    """The phases without padding that none of their tasks uses, up to a sixteenth of the capacity.
+
+    Where episodes can end early the capacity is almost twice the usual number of steps, and a meta-update goes through
+    the rows some twenty times. The number of rows left is a function of these data alone, so that a resume repeats it.
+    """
+    capacity = phases[0].valid.shape[1]
+    used = max(int(np.max(np.nonzero(np.asarray(phase.valid))[1], initial=0)) + 1 for phase in phases)
+    grain = -(-capacity // _GRAINS)
+    rows = min(capacity, -(-used // grain) * grain)
+    return phases if rows == capacity else [Phase(*(x[:, :rows] for x in phase)) for phase in phases]
