@@ -9,7 +9,7 @@ import numpy as np
 from metarl.experiment import checks
 from metarl.experiment.errors import UserError
 from metarl.sampling.noise import TransitionNoise
-from metarl.sampling.steps import Episodes
+from metarl.sampling.steps import Episodes, joined
 from metarl.scaling.shard import TaskBatch
 from metarl.simulation.task_family import TaskFamily
 from tesp.methods import MetaParameters
@@ -116,7 +116,7 @@ def adapt_to_goals(
         simulated += adaptation.simulated_steps
         count = min(size, len(goals) - start)
         chunks.append([_first_tasks(episodes, count, start) for episodes in adaptation.rounds])
-    return SetResult([_joined(parts) for parts in zip(*chunks, strict=True)], simulated)
+    return SetResult([joined(parts) for parts in zip(*chunks, strict=True)], simulated)
 
 
 def do_nothing_return(family: TaskFamily, goals: np.ndarray, horizon: int) -> float:
@@ -151,16 +151,4 @@ def _first_tasks(episodes: Episodes, count: int, offset: int) -> Episodes:
         start=episodes.start[keep],
         sums={name: value[keep] for name, value in episodes.sums.items()},
         final={name: value[keep] for name, value in episodes.final.items()},
-    )
-
-
-def _joined(parts: Sequence[Episodes]) -> Episodes:
-    return Episodes(
-        task=np.concatenate([part.task for part in parts]),
-        episode_return=np.concatenate([part.episode_return for part in parts]),
-        length=np.concatenate([part.length for part in parts]),
-        terminated=np.concatenate([part.terminated for part in parts]),
-        start=np.concatenate([part.start for part in parts]),
-        sums={name: np.concatenate([part.sums[name] for part in parts]) for name in parts[0].sums},
-        final={name: np.concatenate([part.final[name] for part in parts]) for name in parts[0].final},
     )

@@ -18,7 +18,7 @@ from metarl.sampling.lane import Lane
 from metarl.sampling.noise import NoiseKey, NormalStream, ResetStream, TransitionNoise
 from metarl.sampling.policy import CompiledPolicy, LanePolicies, NumpyPolicy, Share, Sizes
 from metarl.sampling.quota import make_quota
-from metarl.sampling.steps import Batch, Episodes, Steps
+from metarl.sampling.steps import Batch, Steps, joined
 from metarl.simulation.task_family import TaskFamily
 
 _PROGRESS_SECONDS = 0.2
@@ -230,17 +230,7 @@ class Sampler:
         layout = self._lanes[0].info_layout()
         info = {name: np.zeros((M, S, *shape), dtype) for name, (shape, dtype) in layout.items()}
         parts = list(self._threads.map(lambda lane: lane.assemble(steps, info), self._lanes))
-        names = parts[0].sums
-        episodes = Episodes(
-            task=np.concatenate([part.task for part in parts]),
-            episode_return=np.concatenate([part.episode_return for part in parts]),
-            length=np.concatenate([part.length for part in parts]),
-            terminated=np.concatenate([part.terminated for part in parts]),
-            start=np.concatenate([part.start for part in parts]),
-            sums={name: np.concatenate([part.sums[name] for part in parts]) for name in names},
-            final={name: np.concatenate([part.final[name] for part in parts]) for name in names},
-        )
-        return Batch(steps, episodes, info)
+        return Batch(steps, joined(parts), info)
 
 
 def _run(lane: Lane, *arguments: Any) -> None:

@@ -3,6 +3,7 @@
 Shapes: `M` tasks, `S` steps per task (a capacity, constant in an experiment), `O` observation, `A` action.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,6 +53,19 @@ class Episodes(NamedTuple):
     start: np.ndarray
     sums: dict[str, np.ndarray]
     final: dict[str, np.ndarray]
+
+
+def joined(parts: Sequence[Episodes]) -> Episodes:
+    """The episodes of several parts, one part after the other; all number their tasks in one way."""
+    return Episodes(
+        task=np.concatenate([part.task for part in parts]),
+        episode_return=np.concatenate([part.episode_return for part in parts]),
+        length=np.concatenate([part.length for part in parts]),
+        terminated=np.concatenate([part.terminated for part in parts]),
+        start=np.concatenate([part.start for part in parts]),
+        sums={name: np.concatenate([part.sums[name] for part in parts]) for name in parts[0].sums},
+        final={name: np.concatenate([part.final[name] for part in parts]) for name in parts[0].final},
+    )
 
 
 class Batch(NamedTuple):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_sampler import ToyFamily, act, arguments, assert_same, key, make_tasks, reference, reference_ticks
+from toy_family import ToyFamily, act, arguments, assert_same, key, make_tasks, reference, reference_ticks
 
 from metarl.experiment.errors import UserError
 from metarl.sampling.noise import NoiseKey
