@@ -7,13 +7,11 @@ pooled.csv          one row per task set and number of fast-updates
 evaluation.json     the same pooled rows with the checkpoint, the settings, the versions and the steps used
 """
 
-import contextlib
 import json
 import os
 import sys
-import tempfile
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from absl import logging
@@ -21,6 +19,7 @@ from absl import logging
 from metarl.experiment import checks, saved_run
 from metarl.experiment.errors import UserError
 from metarl.experiment.learner import EvaluationRequest, EvaluationResult, NonFiniteError
+from metarl.experiment.result_folder import require_writable, result_folder
 from metarl.experiment.run_directory import RunDirectory, csv_text, versions, write_atomically
 from metarl.experiment.saved_run import SavedRun
 
@@ -74,7 +73,7 @@ def run(
     saved = saved_run.find(directory, which, allow_untrained=allow_untrained)
     _check_output(saved, output)
     learner = saved_run.build_learner(saved)
-    with _writable_folder(saved, output) as folder:
+    with result_folder(saved, FOLDER, output) as folder:
         started = time.perf_counter()
         try:
             result = learner.evaluate(request, _show_phase)
@@ -106,34 +105,7 @@ def _check_output(saved: SavedRun, output: str | None) -> None:
         taken = [name for name in (PER_TASK, POOLED, SUMMARY) if os.path.exists(folder / name)]
         if taken:
             raise UserError(f"--output={output} holds {taken[0]} already; choose another folder")
-    # os.path.exists says False of a name that is too long; making the folder tells of it
-    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.exists(path))
-    if not existing.is_dir():
-        raise UserError(f"cannot write to {folder}: {existing} is not a folder; choose another --output")
-    if not os.access(existing, os.W_OK | os.X_OK):
-        raise UserError(f"cannot write to {folder}: no permission in {existing}; choose another --output")
-
-
-@contextlib.contextmanager
-def _writable_folder(saved: SavedRun, output: str | None) -> Iterator[Path]:
-    """Makes the result's folder before the work whose result it is for; if nothing is written there, it goes again."""
-    wanted = RunDirectory(saved.root).path(FOLDER) if output is None else Path(output)
-    made = [path for path in (wanted, *wanted.parents) if not os.path.exists(path)]
-    try:
-        try:
-            if output is None:
-                wanted = _new_folder(saved)
-                made.insert(0, wanted)
-            wanted.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=wanted):
-                pass
-        except OSError as error:
-            raise UserError(f"cannot write to {wanted}: {error.strerror}; choose another --output") from error
-        yield wanted
-    finally:
-        for path in made:
-            with contextlib.suppress(OSError):  # it holds the result, or what somebody else put there
-                path.rmdir()
+    require_writable(folder)
 
 
 def _write(saved: SavedRun, folder: Path, result: EvaluationResult, seconds: float) -> None:
@@ -156,17 +128,3 @@ def _write(saved: SavedRun, folder: Path, result: EvaluationResult, seconds: flo
         write_atomically(folder / SUMMARY, json.dumps(summary, indent=2, allow_nan=False) + "\n")
     except OSError as error:
         raise UserError(f"cannot write the result: {error}") from error
-
-
-def _new_folder(saved: SavedRun) -> Path:
-    """Makes and returns evaluations/<iteration>_<counter>; two evaluations at once get one each."""
-    run_directory = RunDirectory(saved.root)
-    counter = 0
-    while True:
-        counter += 1
-        folder = run_directory.path(FOLDER, f"iteration_{saved.checkpoint.iteration:08d}_{counter:03d}")
-        try:
-            folder.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        return folder
