@@ -41,7 +41,9 @@ def rollout_figure(loop: OpenLoop, rollout: int, title: str) -> Figure:
         panel.plot(steps, real, color=_REAL, linewidth=1.6, linestyle="--", label="real")
         panel.set_title(f"observation {dimension}", fontsize=9)
         panel.set_ylim(*_limits(real, float(loop.scale[dimension])))
-    _label_grid(figure, panels, "steps predicted", "value, units of the observation")
+        if panels.index(panel) + _COLUMNS >= len(panels):
+            panel.set_xlabel("steps predicted", fontsize=8)
+    figure.supylabel("value, in the observation's units", fontsize=9)
     _legend_below(figure, panels[0])
     _title(figure, title, len(shown), loop.scale.size)
     return figure
@@ -51,7 +53,7 @@ def error_by_step_figure(loop: OpenLoop, title: str) -> Figure:
     """Error over the steps predicted: models, mean, spread and reference; and the mean's by dimension."""
     E, H = loop.predicted.shape[2], loop.rmse.shape[0]
     steps = np.arange(1, H + 1)
-    figure = Figure(figsize=(11.0, 4.2), layout="constrained")
+    figure = Figure(figsize=(11.0, 4.6), layout="constrained")
     axes = figure.add_subplot(1, 2, 1)
     errors = inspection.relative(loop.rmse, loop.scale)
     for k in range(E):
@@ -64,9 +66,10 @@ def error_by_step_figure(loop: OpenLoop, title: str) -> Figure:
     axes.set_yscale("log")
     axes.set_xlabel("steps predicted")
     axes.set_ylabel("RMS error / std of the observation")
-    axes.set_title("all dimensions", fontsize=10)
+    left = int(loop.count[loop.count > 0][-1])
+    axes.set_title(f"all dimensions; {left} of {loop.count[0]} rollouts last to the end", fontsize=10)
     axes.grid(alpha=0.3, which="both", linewidth=0.5)
-    axes.legend(fontsize=7, loc="best")
+    _legend_below(figure, axes)
 
     axes = figure.add_subplot(1, 2, 2)
     by_dimension = (loop.rmse[:, -1] / loop.scale).T
@@ -91,7 +94,7 @@ def error_by_step_figure(loop: OpenLoop, title: str) -> Figure:
 
 def one_step_figure(buffer: OneStep, fresh: OneStep | None, title: str) -> Figure:
     """Four views of one-step errors: by dimension, against age, by predicted change, and their histogram."""
-    figure = Figure(figsize=(11.0, 7.6), layout="constrained")
+    figure = Figure(figsize=(11.0, 8.0), layout="constrained")
     dimensions = figure.add_subplot(2, 2, 1)
     one_step_by_dimension(dimensions, buffer, fresh)
 
@@ -119,7 +122,6 @@ def one_step_figure(buffer: OneStep, fresh: OneStep | None, title: str) -> Figur
     axes.set_xlabel("predicted change (RMS over dimensions) / std of the change")
     axes.set_ylabel("RMS error / std of the change")
     axes.set_title("by the size of the predicted change", fontsize=10)
-    axes.legend(fontsize=7, loc="best")
 
     axes = figure.add_subplot(2, 2, 4)
     centres = np.sqrt(HISTOGRAM_EDGES[1:] * HISTOGRAM_EDGES[:-1])
@@ -134,6 +136,7 @@ def one_step_figure(buffer: OneStep, fresh: OneStep | None, title: str) -> Figur
     axes.set_title("histogram, all rows and dimensions", fontsize=10)
     for axes in figure.axes[1:]:
         axes.grid(alpha=0.3, linewidth=0.5)
+    _legend_below(figure, dimensions, figure.axes[2])
     figure.suptitle(title, fontsize=10)
     return figure
 
@@ -156,14 +159,15 @@ def one_step_by_dimension(axes: Any, buffer: OneStep, fresh: OneStep | None) -> 
     axes.set_ylabel("RMS error / std of the change")
     axes.set_title(f"by dimension, {buffer.num_rows:,} transitions", fontsize=10)
     axes.grid(alpha=0.3, axis="y", linewidth=0.5)
-    axes.legend(fontsize=7, loc="best", ncols=2)
+    lowest = errors[errors > 0]
+    if lowest.size:
+        axes.set_ylim(10.0 ** np.floor(np.log10(lowest.min())), max(2.0, 1.5 * float(errors.max())))
 
 
 def shown_dimensions(loop: OpenLoop) -> list[int]:
     """Dimensions that a rollout's figure has room for: all, or those with the largest relative error of the mean."""
-    O_ = loop.scale.size
-    if O_ <= _MOST_PANELS:
-        return list(range(O_))
+    if loop.scale.size <= _MOST_PANELS:
+        return list(range(loop.scale.size))
     worst = np.nanmean(loop.rmse[:, -1] / loop.scale, axis=0)
     return sorted(np.argsort(worst)[-_MOST_PANELS:].tolist())
 
@@ -197,14 +201,14 @@ def _grid(count: int, size: tuple[float, float]) -> tuple[Figure, list[Any]]:
     return figure, panels
 
 
-def _label_grid(figure: Figure, panels: list[Any], x: str, y: str) -> None:
-    figure.supxlabel(x, fontsize=9)
-    figure.supylabel(y, fontsize=9)
-
-
-def _legend_below(figure: Figure, panel: Any) -> None:
-    handles, labels = panel.get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 8), fontsize=8)
+def _legend_below(figure: Figure, *panels: Any) -> None:
+    """One legend for the figure, each label of the panels once."""
+    entries: dict[str, Any] = {}
+    for panel in panels:
+        for handle, label in zip(*panel.get_legend_handles_labels(), strict=True):
+            entries.setdefault(label, handle)
+    columns = max(1, int(figure.get_figwidth() / 1.75))
+    figure.legend(entries.values(), entries.keys(), loc="outside lower center", ncols=columns, fontsize=8)
 
 
 def _title(figure: Figure, title: str, shown: int, all_: int) -> None:
