@@ -22,12 +22,14 @@ from gin import config_parser
 
 from metarl.experiment import experiment as _experiment  # noqa: F401  registers what every config names
 from metarl.experiment import gin_bindings, project
+from metarl.experiment import optional_parts as _optional_parts  # noqa: F401
 from metarl.experiment import runtime as _runtime  # noqa: F401
 from metarl.experiment.errors import UserError, did_you_mean, nearest
 from metarl.experiment.gin_bindings import MACRO, Key, Reference
 
 EXPERIMENT = "metarl.Experiment"
 RUNTIME = "metarl.runtime"
+OPTIONAL = "metarl.optional"
 
 
 @dataclasses.dataclass
@@ -84,6 +86,8 @@ def build(config: Config) -> Any:
         UserError: a value has a wrong type or range, a required one is missing, or a binding was never used.
     """
     call(RUNTIME)
+    if any(key.selector == OPTIONAL for key in config.bindings):
+        call(OPTIONAL)
     experiment = call(EXPERIMENT)
     _check_all_used(config)
     return experiment
@@ -293,7 +297,8 @@ def _leads_to(start: str, goal: str, config: Config, seen: set[str]) -> bool:
 
 def _check_all_used(config: Config) -> None:
     operative = gin_bindings.read(gin.operative_config_str())
-    unused = gin_bindings.never_used(config.bindings, config.shadowed, operative)
+    optional = [value for key, value in config.bindings.items() if key.selector == OPTIONAL]
+    unused = gin_bindings.never_used(config.bindings, [*config.shadowed, *optional], operative)
     if not unused:
         return
     key = unused[-1]  # what was bound last is nearest to the user: the command line
