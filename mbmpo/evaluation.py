@@ -43,6 +43,8 @@ def evaluate(learner: PolicyLearner, request: EvaluationRequest, report: Report)
     groups = task_groups(learner, request)
     seed = learner.seed if request.seed is None else request.seed
     updates = learner.inner_updates if request.fast_updates is None else request.fast_updates
+    if updates and not learner.inner_updates:
+        raise UserError(f"--fast_updates={updates}: {type(learner).__name__} does not adapt; leave it at 0")
     rows: list[dict[str, Any]] = []
     pooled: list[dict[str, Any]] = []
     env_steps = 0
@@ -51,9 +53,7 @@ def evaluate(learner: PolicyLearner, request: EvaluationRequest, report: Report)
             learner, learner.parameters, tasks, seed, f"evaluation/{name}", updates, request.episodes, report
         )
         env_steps += sum(int(batch.episodes.length.sum()) for batch in batches)
-        returns, lengths = per_task(batches, len(tasks.tasks))
-        if not np.isfinite(returns).all():
-            raise NonFiniteError(f"a return on the tasks {name!r} is not finite")
+        returns, lengths = _per_task_finite(name, batches, len(tasks.tasks))
         rows += _task_rows(name, tasks, returns, lengths)
         pooled += _pooled(name, returns, lengths)
     rollouts = request.episodes or learner.rollouts_per_task
@@ -93,7 +93,7 @@ def evaluate_planning(learner: "MBMPCLearner", request: EvaluationRequest, repor
     for name, tasks in groups.items():
         batch = learner.planned_rollouts(tasks, seed, f"evaluation/{name}", report)
         env_steps += int(batch.episodes.length.sum())
-        returns, lengths = per_task([batch], len(tasks.tasks))
+        returns, lengths = _per_task_finite(name, [batch], len(tasks.tasks))
         rows += _task_rows(name, tasks, returns, lengths)
         pooled += _pooled(name, returns, lengths)
     settings = _settings(learner, seed, 0, 1, groups)
@@ -154,6 +154,14 @@ def per_task(batches: Sequence[Batch], num_tasks: int) -> tuple[np.ndarray, np.n
         for values, source in ((returns, episodes.episode_return), (lengths, episodes.length)):
             values.append(np.bincount(episodes.task, weights=source, minlength=num_tasks) / count)
     return np.stack(returns), np.stack(lengths)
+
+
+def _per_task_finite(name: str, batches: Sequence[Batch], num_tasks: int) -> tuple[np.ndarray, np.ndarray]:
+    """`per_task`; raises NonFiniteError."""
+    returns, lengths = per_task(batches, num_tasks)
+    if not np.isfinite(returns).all():
+        raise NonFiniteError(f"a return on the tasks {name!r} is not finite")
+    return returns, lengths
 
 
 def final_table(learner: PolicyLearner, report: Report) -> list[dict[str, Any]]:

@@ -22,6 +22,7 @@ import numpy as np
 from mbmpo import evaluation, reporting
 from mbmpo.adaptation_effect import AdaptationEffect
 from mbmpo.dynamics import DynamicsEnsemble
+from mbmpo.finite import require_finite, require_finite_batch
 from mbmpo.imagination import Imagination
 from mbmpo.meta_objective import RandomKey
 from mbmpo.meta_step import MetaStep, adapted_weights, make_objective, pooled_statistics
@@ -178,6 +179,7 @@ class MBMPOLearner(ModelBasedLearner):
                 self.real.rollouts_per_task,
                 self.real.horizon,
                 num_threads=self.real.num_threads,
+                record_final=self.real.store_last_transition,
             )
         return self._sampler
 
@@ -210,6 +212,8 @@ class MBMPOLearner(ModelBasedLearner):
                 self.parameters, tasks, self.seed, self.iteration, "evaluation", keep=False
             )
             batches = self._real_collector.forget()
+            for batch in batches:
+                require_finite_batch("the real evaluation", batch)
             self.count_evaluation(sum(int(batch.episodes.length.sum()) for batch in batches))
             found = [pooled_statistics(adaptations, phase) for phase in (0, -1)]
         return reporting.path_metrics("pre_update", found[0]) | reporting.path_metrics("post_update", found[1])
@@ -243,15 +247,20 @@ class MBMPOLearner(ModelBasedLearner):
         infos: list[Mapping[str, float]] = []
         seconds = dict.fromkeys(("sampling", "processing", "inner", "outer"), 0.0)
         rolling = 0.0
+        # The original's column is of before the meta-steps (section 1.2, step 1).
+        step_size = reporting.mean_step_size(self.parameters, self.adaptation.inner_lr)
         clock = reporting.Stopwatch()
         for number in range(self.meta_steps):
             report(f"meta-step {number + 1}/{self.meta_steps}")
             phase = f"meta_step_{number}"
-            adaptations = step.adapt(self.parameters, tasks, self.seed, self.iteration, phase)
+            theta = self.parameters
+            adaptations = step.adapt(theta, tasks, self.seed, self.iteration, phase)
             for name in ("sampling", "processing", "inner"):
                 seconds[name] += sum(adaptation.seconds[name] for adaptation in adaptations)
             self._adapted = adapted_weights(adaptations)
             before, after = (pooled_statistics(adaptations, which)["average_return"] for which in (0, -1))
+            require_finite(f"the imagined rollouts of meta-step {number + 1}", {"return": (before, after)})
+            require_finite(f"the policies adapted in meta-step {number + 1}", self._adapted)
             returns.append((before, after))
             latest = after if number == 0 else _OLD * rolling + _NEW * after
             if self.stop_when_reward_decreases and number and latest < rolling:
@@ -259,25 +268,26 @@ class MBMPOLearner(ModelBasedLearner):
             rolling = latest
             clock.restart()
             self.parameters, self._meta_state, info = step.update(
-                self.parameters,
+                theta,
                 self._meta_state,
                 adaptations,
                 lambda _: None,
                 RandomKey(self.seed, self.iteration, f"{phase}/update"),
             )
+            require_finite(f"the policy after meta-step {number + 1}", self.parameters)
             infos.append(info)
             seconds["outer"] += clock.elapsed()
         metrics = reporting.imagined_metrics(returns, self.meta_steps)
         metrics |= reporting.update_metrics(infos, self.meta_update.info_names)
-        metrics |= self._model_metrics(step, adaptations)
-        metrics["inner/mean_step_size"] = reporting.mean_step_size(self.parameters, self.adaptation.inner_lr)
+        metrics |= self._model_metrics(step, theta, adaptations)
+        metrics["inner/mean_step_size"] = step_size
         # As in the original: means over the meta-steps.
         return metrics | {f"time/imagined_{name}": value / len(returns) for name, value in seconds.items()}
 
-    def _model_metrics(self, step: MetaStep, adaptations: list[Any]) -> Metrics:
-        """What adaptation changes and where the models disagree, on the last imagined steps (section 9.2)."""
+    def _model_metrics(self, step: MetaStep, theta: Weights, adaptations: list[Any]) -> Metrics:
+        """What adaptation from theta changes and where the models disagree, on the last imagined steps (9.2)."""
         phase = step.shards[0].kept_phase(adaptations[0].key)
-        weights = self.objective.policy_weights(self.parameters)
+        weights = self.objective.policy_weights(theta)
         return self._effect(weights, self.ensemble.effective(self.models), phase)
 
     def _own_state(self) -> dict[str, Any]:

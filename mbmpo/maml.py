@@ -15,6 +15,7 @@ import numpy as np
 
 from mbmpo import evaluation, reporting
 from mbmpo.adapting import real_step
+from mbmpo.finite import require_finite, require_finite_batch
 from mbmpo.meta_objective import RandomKey
 from mbmpo.meta_step import MetaStep, make_objective, pooled_statistics
 from mbmpo.meta_updates import MetaUpdate
@@ -94,7 +95,10 @@ class MAMLLearner(Learner):
         tasks = draw_tasks(self.family, self.num_tasks, self.seed, self.iteration)
         report("real sampling and adaptation")
         adaptations = step.adapt(self.parameters, tasks, self.seed, self.iteration, "train")
-        steps = sum(int(batch.episodes.length.sum()) for batch in collector.forget())
+        batches = collector.forget()
+        for batch in batches:
+            require_finite_batch("the real steps", batch)
+        steps = sum(int(batch.episodes.length.sum()) for batch in batches)
         self._env_steps += steps
         report("meta-update")
         outer = reporting.Stopwatch()
@@ -105,6 +109,7 @@ class MAMLLearner(Learner):
             report,
             RandomKey(self.seed, self.iteration, "train/update"),
         )
+        require_finite("the policy after the meta-update", self.parameters)
         self.iteration += 1
         metrics: Metrics = {}
         for update in range(self.inner_updates + 1):

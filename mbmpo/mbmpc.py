@@ -101,7 +101,17 @@ class MBMPCLearner(ModelBasedLearner):
             return act
 
         # One thread, hence one lane: the controller sees all states at once.
-        sampler = Sampler(self.family, _unused, num_tasks, 1, horizon, 1, host_act=policy, stop_rule="global")
+        sampler = Sampler(
+            self.family,
+            _unused,
+            num_tasks,
+            1,
+            horizon,
+            1,
+            host_act=policy,
+            stop_rule="global",
+            record_final=self.real.store_last_transition,
+        )
         key = NoiseKey(seed, self.iteration, phase, tasks.indices)
         return sampler.collect(tiled_nothing(num_tasks), tasks.tasks, key)
 

@@ -85,7 +85,8 @@ class MetaUpdate(abc.ABC):
             key: names the update's random numbers; needed by mini-batches only.
 
         Returns:
-            (new theta, new state, floats by `info_names`). Numbers that are not finite are the caller's to notice.
+            (new theta, new state, floats by `info_names`; without MAML those that there are). Numbers that are not
+            finite are the caller's to notice.
         """
         say = report or (lambda _: None)
         if self.use_maml:
@@ -93,9 +94,8 @@ class MetaUpdate(abc.ABC):
         say("policy gradient without adaptation")
         found = evaluate("inner_gradient", theta)
         theta, adam = adam_step(theta, mean_gradient(found), state["adam"], self.learning_rate)
-        info = dict.fromkeys(self.info_names, math.nan)
-        info |= {"loss_before": mean_term(found, "loss"), "gradient_norm": _norm(found.gradient)}
-        return theta, {"adam": adam}, {name: info[name] for name in self.info_names}
+        info = {"loss_before": mean_term(found, "loss"), "gradient_norm": _norm(found.gradient)}
+        return theta, {"adam": adam}, {name: info[name] for name in self.info_names if name in info}
 
     @abc.abstractmethod
     def _update(

@@ -15,6 +15,7 @@ import numpy as np
 
 from mbmpo import evaluation, reporting
 from mbmpo.dynamics import DynamicsEnsemble
+from mbmpo.finite import require_finite
 from mbmpo.imagination import Imagination
 from mbmpo.meta_updates import TRPO
 from mbmpo.model_based import ModelBasedLearner
@@ -57,7 +58,7 @@ class METRPOLearner(ModelBasedLearner):
         validation_rollouts: rollouts per model of such an evaluation.
         first_data: "random" actions or the "policy" in the first iteration (O-24).
         seed: of everything.
-        real: real data; default `RealData()`.
+        real: real data; default `RealData()` without a limit of the buffer, as the original keeps all data.
         fit: of the models; default `ModelFit()`.
         processing: baseline and advantages; default `Processing()`.
     """
@@ -89,7 +90,7 @@ class METRPOLearner(ModelBasedLearner):
         super().__init__(
             family=family,
             ensemble=ensemble,
-            real=real,
+            real=RealData(buffer_capacity=None) if real is None else real,
             fit=fit,
             seed=seed,
             num_tasks=copies,
@@ -103,7 +104,11 @@ class METRPOLearner(ModelBasedLearner):
         self.improved_share = checks.real(f"{name}.improved_share", improved_share, 0.0, 1.0)
         validation_rollouts = checks.integer(f"{name}.validation_rollouts", validation_rollouts, minimum=1)
         self.processing = part(f"{name}.processing", processing, Processing)
-        horizon = imagined_horizon or self.real.horizon
+        horizon = self.real.horizon
+        if imagined_horizon is not None:
+            horizon = checks.integer(f"{name}.imagined_horizon", imagined_horizon, minimum=1)
+        if clip_observation is not None:
+            clip_observation = checks.real(f"{name}.clip_observation", clip_observation, minimum=0.0)
         self.imagination = Imagination(
             self.policy,
             self.family,
@@ -158,6 +163,7 @@ class METRPOLearner(ModelBasedLearner):
                 self.real.rollouts_per_task,
                 self.real.horizon,
                 num_threads=self.real.num_threads,
+                record_final=self.real.store_last_transition,
             )
         if self.real.reset_policy_std and self.iteration:
             self.parameters = self.policy.with_std(self.parameters, 1.0)
@@ -175,26 +181,28 @@ class METRPOLearner(ModelBasedLearner):
         for number in range(self.update_steps):
             report(f"TRPO step {number + 1}/{self.update_steps}")
             clock.restart()
-            steps = self.imagination.run(
+            imagined = self.imagination.run(
                 self.parameters,
                 effective,
                 seed=self.seed,
                 iteration=self.iteration,
                 phase=f"update_{number}",
                 buffer=self.buffer,
-            ).steps
-            seconds["sampling"] += clock.elapsed()
-            clock.restart()
-            self.parameters, self._baseline, info, statistics = self.plain.update(
-                self.parameters, self._baseline, pooled(steps)
             )
-            seconds["update"] += clock.elapsed()
-            infos.append(info)
-            returns.append(statistics["average_return"])
+            returns.append(float(imagined.mean_return[0]))
+            seconds["sampling"] += clock.elapsed()
+            require_finite(f"the imagined rollouts of TRPO step {number + 1}", {"return": returns[-1]})
             latest = returns[-1] if number == 0 else _OLD * rolling + _NEW * returns[-1]
             if self.stopping == "reward" and number and latest < rolling:
                 break
             rolling = latest
+            clock.restart()
+            self.parameters, self._baseline, info, _ = self.plain.update(
+                self.parameters, self._baseline, pooled(imagined.steps)
+            )
+            seconds["update"] += clock.elapsed()
+            infos.append(info)
+            require_finite(f"the policy after TRPO step {number + 1}", self.parameters)
             if validated is not None and (number + 1) % self.check_every == 0:
                 found = self._model_returns(effective)
                 if found is not None and np.mean(found > validated) < self.improved_share:
@@ -206,7 +214,7 @@ class METRPOLearner(ModelBasedLearner):
         }
         metrics["imagined/updates_made"] = len(infos)
         metrics |= reporting.update_metrics(infos, self.meta_update.info_names)
-        return metrics | {f"time/imagined_{name}": value / len(infos) for name, value in seconds.items()}
+        return metrics | {f"time/imagined_{name}": value / len(returns) for name, value in seconds.items()}
 
     def _model_returns(self, effective: Any) -> np.ndarray | None:
         """Mean imagined return in every model by itself, [E]; None without that stopping rule.

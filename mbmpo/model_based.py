@@ -20,6 +20,7 @@ import numpy as np
 
 from mbmpo import reporting
 from mbmpo.dynamics import DynamicsEnsemble
+from mbmpo.finite import require_finite_batch
 from mbmpo.real_data import draw_tasks, random_batch
 from mbmpo.settings import ModelFit, RealData, part
 from mbmpo.transitions import Transitions, append, empty, from_steps
@@ -92,6 +93,7 @@ class ModelBasedLearner(Learner):
         tasks = draw_tasks(self.family, self.num_tasks, self.seed, self.iteration)
         batch = self._gather(tasks, report)
         self._last_batch = batch
+        require_finite_batch("the real steps", batch)
         clock.lap("env_sampling")
         self.buffer = append(
             self.buffer, from_steps(batch, store_last=self.real.store_last_transition), self.real.buffer_capacity
@@ -124,6 +126,7 @@ class ModelBasedLearner(Learner):
                 self.real.horizon,
                 self.seed,
                 exact=self.real.exact_random_steps,
+                record_final=self.real.store_last_transition,
             )
             self._count(asked, batch)
             return batch
@@ -247,6 +250,7 @@ def _imaginable(name: str, family: Any) -> ImaginableFamily:
         label = getattr(family, "name", repr(family))
         raise UserError(
             f"{name}.family is {label}, which has no batch reward, so it cannot be imagined; "
-            "MAML on real tasks (@MAMLLearner()) and TESP's methods can train on it"
+            "MAML on real tasks (@MAMLLearner()) and TESP's methods can train on it; @FixedGoal() makes one goal of a "
+            "TESP family imaginable"
         )
     return family

@@ -31,6 +31,7 @@ def policy_sampler(
     *,
     num_threads: int | None = None,
     stop_rule: str = "global",
+    record_final: bool = False,
 ) -> Sampler:
     """A sampler of complete episodes with policy weights [M, ...], until M * R * H steps (section 5.1)."""
     return Sampler(
@@ -42,6 +43,7 @@ def policy_sampler(
         num_threads,
         host_act=policy.host_act,
         stop_rule=stop_rule,
+        record_final=record_final,
     )
 
 
@@ -71,7 +73,16 @@ class RealCollector:
         return batches
 
 
-def random_batch(family: TaskFamily, asked: int, round_steps: int, horizon: int, seed: int, *, exact: bool) -> Batch:
+def random_batch(
+    family: TaskFamily,
+    asked: int,
+    round_steps: int,
+    horizon: int,
+    seed: int,
+    *,
+    exact: bool,
+    record_final: bool = False,
+) -> Batch:
     """Rollouts of uniformly random actions in [-1, 1]^A (section 1.2, step 3, first iteration).
 
     clip(round_steps / H, 1, 100) copies go on until the finished paths hold the steps asked for: with 20 copies and
@@ -84,8 +95,9 @@ def random_batch(family: TaskFamily, asked: int, round_steps: int, horizon: int,
         horizon: H.
         seed: of the experiment.
         exact: keep only the first paths that reach the number asked for, the last one whole (O-6).
+        record_final: record what is observed after the last step of each path (O-7).
     """
-    batch = collect_random(family, asked, round_steps // horizon, horizon, seed)
+    batch = collect_random(family, asked, round_steps // horizon, horizon, seed, record_final=record_final)
     return _first_paths(batch, asked) if exact else batch
 
 

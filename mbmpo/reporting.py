@@ -2,7 +2,8 @@
 
 The original's columns: EnvTrajs- is `real/`, PrePolicy- `pre_update/`, PostPolicy- `post_update/`, DynTrajs{m}a and b
 `imagined/pre_update_<m>` and `imagined/post_update_<m>`, AvgModelEpochTime, AvgEpochsPerModel and StdEpochsPerModel
-`model/epoch_seconds`, `model/epochs_mean` and `model/epochs_std`, n_timesteps `env_steps/counted`, Time-... `time/...`.
+`model/epoch_seconds`, `model/epochs_mean` (one more than the original's, which counts from 0) and `model/epochs_std`,
+n_timesteps `env_steps/counted`, Time-... `time/...`.
 
 Shapes: `E` models.
 """
@@ -56,7 +57,7 @@ def path_metrics(prefix: str, statistics: Mapping[str, float] | None) -> Metrics
 
 def fit_metrics(result: "FitReport") -> Metrics:
     """Epochs, and every model's losses after its last epoch."""
-    epochs = np.asarray(result.last_epoch, np.float64)
+    epochs = np.asarray(result.last_epoch, np.float64) + 1.0
     metrics: Metrics = {
         "model/epochs_run": int(result.epochs_run),
         "model/epochs_mean": float(epochs.mean()),
@@ -81,8 +82,9 @@ def imagined_metrics(returns: Sequence[tuple[float, float]], num_steps: int) -> 
 
 
 def update_metrics(infos: Sequence[Mapping[str, float]], names: Sequence[str]) -> Metrics:
-    """Means over the meta-steps of an iteration of what the meta-update reports; None if none was made."""
-    return {f"meta/{name}": float(np.mean([info[name] for info in infos])) if infos else None for name in names}
+    """Means over the meta-steps of an iteration of what the meta-update reports; None for what it leaves out."""
+    found = {name: [info[name] for info in infos if name in info] for name in names}
+    return {f"meta/{name}": float(np.mean(values)) if values else None for name, values in found.items()}
 
 
 def mean_step_size(theta: Weights, inner_lr: float) -> float:

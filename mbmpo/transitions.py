@@ -8,10 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from metarl.experiment.errors import UserError
-from metarl.sampling.steps import Batch, Steps
-
-FINAL_OBSERVATION = "final_observation"
-"""Name in `Batch.info` of the observations after each step ([M, S, O], read at last steps only)."""
+from metarl.sampling.steps import FINAL_OBSERVATION, Batch, Steps
 
 
 class Transitions(NamedTuple):

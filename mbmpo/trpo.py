@@ -10,6 +10,7 @@ import gin
 import numpy as np
 
 from mbmpo import evaluation, reporting
+from mbmpo.finite import require_finite, require_finite_batch
 from mbmpo.meta_updates import TRPO
 from mbmpo.plain import PlainUpdate
 from mbmpo.policies import GaussianMLPPolicy, Weights
@@ -94,6 +95,7 @@ class TRPOLearner(Learner):
         key = NoiseKey(self.seed, self.iteration, "real", tasks.indices)
         batch = self._sampler.collect(tiled(self.parameters, self.num_tasks), tasks.tasks, key)
         self._last_steps = batch.steps
+        require_finite_batch("the real steps", batch)
         steps = int(batch.episodes.length.sum())
         self._env_steps += steps
         sampling = clock.elapsed()
@@ -101,6 +103,7 @@ class TRPOLearner(Learner):
         self.parameters, self._baseline, info, statistics = self.plain.update(
             self.parameters, self._baseline, pooled(batch.steps)
         )
+        require_finite("the policy after the TRPO step", self.parameters)
         self.iteration += 1
         metrics = reporting.path_metrics("real", statistics)
         metrics |= reporting.update_metrics([info], self.meta_update.info_names)

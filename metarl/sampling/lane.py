@@ -13,7 +13,7 @@ import numpy as np
 
 from metarl.sampling.noise import NormalStream, ResetStream
 from metarl.sampling.quota import Quota
-from metarl.sampling.steps import Episodes, Steps
+from metarl.sampling.steps import FINAL_OBSERVATION, Episodes, Steps
 from metarl.simulation.task_family import TaskFamily
 
 
@@ -39,6 +39,7 @@ class Lane:
         horizon: int,
         quota: Quota,
         num_threads: int = 1,
+        record_final: bool = False,
     ):
         """Makes the lane's copies and its recording.
 
@@ -51,6 +52,8 @@ class Lane:
             horizon: H.
             quota: when the lane's tasks are done.
             num_threads: threads that share the lane's physics, for families whose simulations can.
+            record_final: whether what is observed after an episode's last step is kept, as the info entry
+                FINAL_OBSERVATION.
         """
         self.first, self.count, self.num_slots = first, count, num_slots
         self.steps_taken = 0
@@ -64,6 +67,8 @@ class Lane:
         self._outputs = np.zeros((T, num_slots, R, 3 * A), np.float32)
         self._reward = np.zeros((T, self._num_copies), np.float64)
         self._info: dict[str, np.ndarray] = {}
+        if record_final:
+            self._info[FINAL_OBSERVATION] = np.zeros((T, self._num_copies, family.observation_dim), np.float32)
         self._ended = _Ended(*(np.zeros(0, np.int64),) * 4)
 
     def run(
@@ -104,6 +109,8 @@ class Lane:
         nothing = np.zeros(0, np.int64)
         ended: list[_Ended] = []
         self.steps_taken = 0
+        if FINAL_OBSERVATION in self._info:
+            self._info[FINAL_OBSERVATION].fill(0.0)
 
         simulation.assign_tasks(tasks_of_copies)
         simulation.reset(None, resets.draw(np.repeat(np.arange(self.num_slots), R)))
@@ -129,6 +136,8 @@ class Lane:
                 ending = np.flatnonzero(live & (outcome.terminated | (tick + 1 - start >= self._H)))
             if ending.size:
                 ended.append(_Ended(ending, start[ending], np.full(ending.size, tick + 1), outcome.terminated[ending]))
+                if FINAL_OBSERVATION in self._info:
+                    self._info[FINAL_OBSERVATION][tick, ending] = simulation.observe()[ending]
                 completed = tick + 1 - start[ending]
                 start[ending] = tick + 1
                 if remaining_in_all is not None:

@@ -44,6 +44,7 @@ def collect_random(
     phase: str = "random_actions",
     tasks: np.ndarray | None = None,
     progress: Callable[[int], None] | None = None,
+    record_final: bool = False,
 ) -> Batch:
     """Steps all copies with uniform actions until their finished episodes hold `min_steps` steps.
 
@@ -58,6 +59,7 @@ def collect_random(
         phase: names the random numbers, together with the copy's index.
         tasks: [n', G], copy i works on row i modulo n'; default: each copy's own draw from the family.
         progress: called now and then with the environment steps made since the last call.
+        record_final: as in `Sampler`.
 
     Returns:
         The batch with one row per copy, [n, S, ...].
@@ -71,5 +73,14 @@ def collect_random(
         tasks = np.stack([family.draw_task(generator) for generator in generators])
     else:
         tasks = tasks[np.arange(num_copies) % len(tasks)]
-    sampler = Sampler(family, uniform_actions, num_copies, 1, horizon, stop_rule="global", min_steps=min_steps)
+    sampler = Sampler(
+        family,
+        uniform_actions,
+        num_copies,
+        1,
+        horizon,
+        stop_rule="global",
+        min_steps=min_steps,
+        record_final=record_final,
+    )
     return sampler.collect({}, tasks, NoiseKey(seed, 0, phase, range(num_copies)), progress=progress)

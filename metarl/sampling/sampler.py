@@ -61,6 +61,7 @@ class Sampler:
         host_act: Callable[[Any], HostPolicy] | None = None,
         stop_rule: str = "per_task",
         min_steps: int | None = None,
+        record_final: bool = False,
     ):
         """Makes the simulations and threads; the policy is compiled by the first round.
 
@@ -78,6 +79,8 @@ class Sampler:
                 and standard_normal [m, R, A]. Default: `act` serves all sizes.
             stop_rule: "per_task" or "global".
             min_steps: for "global", steps of all tasks together instead of M*R*H.
+            record_final: put what is observed after each episode's last step into the batch's info, as
+                FINAL_OBSERVATION; noise on observations is not added to it.
 
         Raises:
             UserError: an unknown stop rule, or a bad `min_steps`.
@@ -95,7 +98,15 @@ class Sampler:
         self._num_slots = m = -(-num_tasks // num_lanes)
         self._lanes = [
             Lane(
-                family, first, min(m, num_tasks - first), m, rollouts_per_task, horizon, quota, num_threads // num_lanes
+                family,
+                first,
+                min(m, num_tasks - first),
+                m,
+                rollouts_per_task,
+                horizon,
+                quota,
+                num_threads // num_lanes,
+                record_final,
             )
             for first in range(0, num_tasks, m)
         ]

@@ -8,6 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+FINAL_OBSERVATION = "final_observation"
+"""Name in `Batch.info` of the observations after episodes' last steps: [M, S, O] float32, zero at all other steps."""
+
 
 class Steps(NamedTuple):
     """Complete episodes of `M` tasks, laid end to end along `S` in order of completion, padded with zeros.
