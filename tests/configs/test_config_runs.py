@@ -36,7 +36,7 @@ PATHS = {
     "wheeled": ("maml_wheeled", SMALL_NETWORK),
     "reacher_2link": ("maml_reacher_2link", (*SMALL_NETWORK, "Reacher2Link.fresh_kinematics = True")),
     "reacher_4link": ("maml_reacher_4link", (*SMALL_NETWORK, "Reacher4Link.ctrl_cost_scale = 1.0")),
-    "unhealthy penalty": ("maml_ant", (*SMALL_NETWORK, "Ant.unhealthy_penalty = 1.0")),
+    "unhealthy penalty": ("maml_ant", (*SMALL_NETWORK, "tesp.Ant.unhealthy_penalty = 1.0")),
 }
 
 

@@ -19,8 +19,8 @@ SIZES = {
     "Experiment.checkpoint_every": 1, "Experiment.figure_every": 0,
 }  # fmt: skip
 WIDE = {
-    "META_BATCH_SIZE": 3, "ROLLOUTS_PER_TASK": 9, "HORIZON": 40, "Validation.frequency": 0, "FinalTable.num_goals": 0,
-    "Experiment.checkpoint_every": 1,
+    "META_BATCH_SIZE": 3, "ROLLOUTS_PER_TASK": 9, "HORIZON": 30, "INNER_UPDATES": 1, "Validation.frequency": 0,
+    "FinalTable.num_goals": 0, "Experiment.checkpoint_every": 1,
 }  # fmt: skip
 ITERATIONS = 24
 
@@ -112,6 +112,7 @@ def test_beside_a_live_trainer_another_is_refused_and_an_evaluation_works(tmp_pa
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_kills_at_any_moment_of_a_run_at_the_paper_s_widths(tmp_path):
     """The start, the compilation and checkpoints included."""
     wide = {"config": "configs/tesp_wheeled.gin", "sizes": WIDE, "iterations": 6}
