@@ -36,7 +36,7 @@ def rollout_figure(loop: OpenLoop, rollout: int, title: str) -> Figure:
         panel.fill_between(steps, mean - spread, mean + spread, color=_MEAN, alpha=0.2, linewidth=0, label="± 1 std")
         for k in range(E):
             path = loop.predicted[rollout, : last + 1, k, dimension]
-            panel.plot(steps, path, color=_model_colour(k, E), linewidth=0.8, label=f"model {k}")
+            panel.plot(steps, path, color=model_colour(k, E), linewidth=0.8, label=f"model {k}")
         panel.plot(steps, mean, color=_MEAN, linewidth=1.6, label="mean of the models")
         panel.plot(steps, real, color=_REAL, linewidth=1.6, linestyle="--", label="real")
         panel.set_title(f"observation {dimension}", fontsize=9)
@@ -57,7 +57,7 @@ def error_by_step_figure(loop: OpenLoop, title: str) -> Figure:
     axes = figure.add_subplot(1, 2, 1)
     errors = inspection.relative(loop.rmse, loop.scale)
     for k in range(E):
-        axes.plot(steps, errors[:, k], color=_model_colour(k, E), linewidth=0.9, label=f"model {k}")
+        axes.plot(steps, errors[:, k], color=model_colour(k, E), linewidth=0.9, label=f"model {k}")
     axes.plot(steps, errors[:, -1], color=_MEAN, linewidth=2.0, label="mean of the models")
     spread = inspection.relative(loop.mean_spread, loop.scale)
     axes.plot(steps, spread, color=_MEAN, linestyle=":", linewidth=1.6, label="std over the models")
@@ -149,7 +149,7 @@ def one_step_by_dimension(axes: Any, buffer: OneStep, fresh: OneStep | None) -> 
     axes.bar(place, errors[-1], width=0.7, color=_MEAN, alpha=0.35, label="mean of the models")
     for k in range(E):
         offset = 0.5 * (k - (E - 1) / 2) / max(E, 1)
-        axes.plot(place + offset, errors[k], ".", markersize=4, color=_model_colour(k, E), label=f"model {k}")
+        axes.plot(place + offset, errors[k], ".", markersize=4, color=model_colour(k, E), label=f"model {k}")
     if fresh is not None:
         axes.plot(place, fresh.rmse[-1] / fresh.scale, "_", markersize=9, color=_REAL, label="mean, fresh rollouts")
     axes.axhline(1.0, color=_REFERENCE, linestyle="--", linewidth=1.0, label="always the mean change")
@@ -172,16 +172,16 @@ def shown_dimensions(loop: OpenLoop) -> list[int]:
     return sorted(np.argsort(worst)[-_MOST_PANELS:].tolist())
 
 
+def model_colour(k: int, num_models: int) -> Any:
+    """Blues and greens, away from the red of the mean."""
+    return matplotlib.colormaps["viridis"](0.15 + 0.7 * k / max(num_models - 1, 1))
+
+
 def _styles(num_models: int) -> Iterator[tuple[int, dict[str, Any]]]:
     """Index among the errors and the line's style, the models first."""
     for k in range(num_models):
-        yield k, {"color": _model_colour(k, num_models), "linewidth": 0.9, "label": f"model {k}"}
+        yield k, {"color": model_colour(k, num_models), "linewidth": 0.9, "label": f"model {k}"}
     yield num_models, {"color": _MEAN, "linewidth": 2.0, "label": "mean of the models"}
-
-
-def _model_colour(k: int, num_models: int) -> Any:
-    """Blues and greens, away from the red of the mean."""
-    return matplotlib.colormaps["viridis"](0.15 + 0.7 * k / max(num_models - 1, 1))
 
 
 def _limits(real: np.ndarray, scale: float) -> tuple[float, float]:

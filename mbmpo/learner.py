@@ -18,8 +18,9 @@ from typing import Any
 
 import gin
 import numpy as np
+from matplotlib.figure import Figure
 
-from mbmpo import evaluation, reporting
+from mbmpo import evaluation, reporting, training_plots
 from mbmpo.adaptation_effect import AdaptationEffect
 from mbmpo.dynamics import DynamicsEnsemble
 from mbmpo.finite import require_finite, require_finite_batch
@@ -28,6 +29,7 @@ from mbmpo.meta_objective import RandomKey
 from mbmpo.meta_step import MetaStep, adapted_weights, make_objective, pooled_statistics
 from mbmpo.meta_updates import MetaUpdate
 from mbmpo.model_based import ModelBasedLearner
+from mbmpo.plasticity import MapMaker, PointPlasticity, map_metrics
 from mbmpo.policies import GaussianMLPPolicy, Weights
 from mbmpo.processing import Processing
 from mbmpo.real_data import RealCollector, policy_sampler, tiled
@@ -87,6 +89,8 @@ class MBMPOLearner(ModelBasedLearner):
         log_real_performance: evaluate the policy on the real system in every iteration, before and after adaptation to
             real data; neither stored nor counted (O-5, O-31).
         stop_when_reward_decreases: leave an iteration's meta-steps when the rolling mean of the imagined return falls.
+        plasticity: `@PointPlasticity()` maps, in every iteration, how far adaptation to real data moves the policy and
+            where the models disagree (section 9.2); None does not.
     """
 
     changeable = ModelBasedLearner.changeable | {"MBMPOLearner.log_real_performance"}
@@ -108,6 +112,7 @@ class MBMPOLearner(ModelBasedLearner):
         processing: Processing | None = None,
         log_real_performance: bool = True,
         stop_when_reward_decreases: bool = False,
+        plasticity: PointPlasticity | None = None,
     ):
         name = "MBMPOLearner"
         checks.instance(f"{name}.ensemble", ensemble, DynamicsEnsemble, "@DynamicsEnsemble()")
@@ -125,6 +130,12 @@ class MBMPOLearner(ModelBasedLearner):
         self.inner_updates = self.adaptation.inner_updates
         self.log_real_performance = checks.flag(f"{name}.log_real_performance", log_real_performance)
         self.stop_when_reward_decreases = checks.flag(f"{name}.stop_when_reward_decreases", stop_when_reward_decreases)
+        self._maps: MapMaker | None = None
+        if plasticity is not None:
+            asked = f"{name}.plasticity"
+            checks.instance(asked, plasticity, PointPlasticity, "@PointPlasticity()")
+            self._maps = MapMaker(plasticity, self.policy, self.ensemble, self.family, asked)
+            self.plasticity_maps = plasticity.empty()
         self.objective = make_objective(self.policy, self.meta_update, self.adaptation)
         self.imagination = self._make_imagination()
         self.parameters = self.initial_parameters()
@@ -202,7 +213,7 @@ class MBMPOLearner(ModelBasedLearner):
     def _evaluate_real(self, tasks: TaskBatch, report: Report) -> Metrics:
         """Returns of theta and of theta after adaptation to real data (section 1.2, step 4)."""
         found: list[dict[str, float] | None] = [None, None]
-        if self.log_real_performance:
+        if self.log_real_performance or self._maps is not None:
             report("real evaluation")
             if self._real_step is None:
                 collector = RealCollector(self._real_sampler())
@@ -215,6 +226,8 @@ class MBMPOLearner(ModelBasedLearner):
             for batch in batches:
                 require_finite_batch("the real evaluation", batch)
             self.count_evaluation(sum(int(batch.episodes.length.sum()) for batch in batches))
+            self._adapted_to_real = adapted_weights(adaptations)
+        if self.log_real_performance:
             found = [pooled_statistics(adaptations, phase) for phase in (0, -1)]
         return reporting.path_metrics("pre_update", found[0]) | reporting.path_metrics("post_update", found[1])
 
@@ -241,6 +254,7 @@ class MBMPOLearner(ModelBasedLearner):
     def _improve(self, report: Report) -> Metrics:
         """The meta-steps (section 1.2, step 6)."""
         self._give_models()
+        maps = self._map_plasticity(report)
         step = self._imagined()
         tasks = TaskBatch(np.zeros((self.num_tasks, 0)), np.arange(self.num_tasks))
         returns: list[tuple[float, float]] = []
@@ -279,6 +293,7 @@ class MBMPOLearner(ModelBasedLearner):
             seconds["outer"] += clock.elapsed()
         metrics = reporting.imagined_metrics(returns, self.meta_steps)
         metrics |= reporting.update_metrics(infos, self.meta_update.info_names)
+        metrics |= maps
         metrics |= self._model_metrics(step, theta, adaptations)
         metrics["inner/mean_step_size"] = step_size
         # As in the original: means over the meta-steps.
@@ -290,10 +305,29 @@ class MBMPOLearner(ModelBasedLearner):
         weights = self.objective.policy_weights(theta)
         return self._effect(weights, self.ensemble.effective(self.models), phase)
 
+    def _map_plasticity(self, report: Report) -> Metrics:
+        """Maps of the present policy, of what it adapted to real data to before the fit, and of the fitted models."""
+        if self._maps is None:
+            return {}
+        report("plasticity")
+        weights = self.objective.policy_weights(self.parameters)
+        self.plasticity_maps = self._maps(weights, self._adapted_to_real, self.ensemble.effective(self.models))
+        return map_metrics(self.plasticity_maps)
+
+    def figures(self) -> dict[str, Figure]:
+        """Those of all model-based methods, and the latest maps of the plasticity study."""
+        figures = super().figures()
+        if self._maps is not None:
+            figures["figures/plasticity"] = training_plots.plasticity_figure(self.plasticity_maps)
+        return figures
+
     def _own_state(self) -> dict[str, Any]:
-        return {"theta": self.parameters, "adapted": self._adapted, "meta_update": self._meta_state}
+        state = {"theta": self.parameters, "adapted": self._adapted, "meta_update": self._meta_state}
+        return state if self._maps is None else {**state, "plasticity": self.plasticity_maps}
 
     def _take_own_state(self, state: Mapping[str, Any]) -> None:
+        if self._maps is not None:
+            self.plasticity_maps = state["plasticity"]
         self.parameters, self._adapted = state["theta"], state["adapted"]
         self._meta_state = state["meta_update"]
 

@@ -17,8 +17,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from matplotlib.figure import Figure
 
-from mbmpo import reporting
+from mbmpo import history, reporting, training_plots
 from mbmpo.dynamics import DynamicsEnsemble
 from mbmpo.finite import require_finite_batch
 from mbmpo.real_data import draw_tasks, random_batch
@@ -80,6 +81,7 @@ class ModelBasedLearner(Learner):
         self._collected_steps = 0
         self._evaluation_steps = 0
         self._last_batch: Batch | None = None
+        self._history = history.empty(self.ensemble.num_members)
         self._require_validation_rows()
 
     @property
@@ -112,6 +114,7 @@ class ModelBasedLearner(Learner):
             "env_steps/total": self._collected_steps + self._evaluation_steps,
             "env_steps/buffer": len(self.buffer.observation),
         }
+        self._history = history.extended(self._history, metrics, self.ensemble.num_members)
         return metrics | clock.metrics()
 
     def _gather(self, tasks: TaskBatch, report: Report) -> Batch:
@@ -189,12 +192,13 @@ class ModelBasedLearner(Learner):
         """
         arrays = {name: np.asarray(value) for name, value in arrays.items()}
         mine = self._whole_state()
-        state_arrays.require_same_arrays(arrays, state_arrays.flatten("", mine), growing=("buffer/",))
+        state_arrays.require_same_arrays(arrays, state_arrays.flatten("", mine), growing=("buffer/", "history/"))
         state = state_arrays.unflatten("", arrays, mine)
         self.models, self.buffer = state["models"], state["buffer"]
         self.iteration = state["counters"]["iteration"]
         self._counted_steps, self._collected_steps = state["counters"]["counted"], state["counters"]["collected"]
         self._evaluation_steps = state["counters"]["evaluation"]
+        self._history = state["history"]
         self._take_own_state(state["method"])
 
     def _whole_state(self) -> dict[str, Any]:
@@ -204,7 +208,22 @@ class ModelBasedLearner(Learner):
             "collected": self._collected_steps,
             "evaluation": self._evaluation_steps,
         }
-        return {"models": self.models, "buffer": self.buffer, "counters": counters, "method": self._own_state()}
+        return {
+            "models": self.models,
+            "buffer": self.buffer,
+            "counters": counters,
+            "history": self._history,
+            "method": self._own_state(),
+        }
+
+    def figures(self) -> dict[str, Figure]:
+        """Returns and model losses over the iterations, and the models' present one-step errors."""
+        members, effective = self.ensemble.num_members, self.ensemble.effective(self.models)
+        return {
+            "figures/returns": training_plots.returns_figure(self._history, members),
+            "figures/model_losses": training_plots.losses_figure(self._history, members),
+            "figures/one_step_error": training_plots.one_step_figure(self.ensemble, effective, self.buffer),
+        }
 
     def crash_evidence(self) -> dict[str, np.ndarray]:
         """The latest real steps, the models and the policy."""
