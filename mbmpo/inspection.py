@@ -51,7 +51,7 @@ class OpenLoop(NamedTuple):
             model and, last, of the mean; NaN where no rollout lasts so long.
         mean_spread: [H, O] root-mean-square `spread` over the same rollouts.
         rmse_no_change: [H, O] the error of predicting the start itself.
-        count: [H] rollouts that last so long.
+        num_rollouts: [H] rollouts that last so long.
         scale: [O] what errors are divided by.
     """
 
@@ -62,7 +62,7 @@ class OpenLoop(NamedTuple):
     rmse: np.ndarray
     mean_spread: np.ndarray
     rmse_no_change: np.ndarray
-    count: np.ndarray
+    num_rollouts: np.ndarray
     scale: np.ndarray
 
 
@@ -248,9 +248,9 @@ def summary(loop: OpenLoop, buffer: OneStep, fresh: OneStep) -> list[dict[str, A
         _row(f"one step, {name}", 1, found.num_rows, found.scale, found.rmse, found.spread, found.rmse_no_change)
         for name, found in (("buffer", buffer), ("fresh rollouts", fresh))
     ]
-    for step in _told_steps(loop.count):
+    for step in _told_steps(loop.num_rollouts):
         found = (values[step - 1] for values in (loop.rmse, loop.mean_spread, loop.rmse_no_change))
-        rows.append(_row("open loop", step, int(loop.count[step - 1]), loop.scale, *found))
+        rows.append(_row("open loop", step, int(loop.num_rollouts[step - 1]), loop.scale, *found))
     return rows
 
 

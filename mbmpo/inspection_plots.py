@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from mbmpo import inspection
 from mbmpo.inspection import HISTOGRAM_EDGES, OneStep, OpenLoop
@@ -66,8 +67,8 @@ def error_by_step_figure(loop: OpenLoop, title: str) -> Figure:
     axes.set_yscale("log")
     axes.set_xlabel("steps predicted")
     axes.set_ylabel("RMS error / std of the observation")
-    left = int(loop.count[loop.count > 0][-1])
-    axes.set_title(f"all dimensions; {left} of {loop.count[0]} rollouts last to the end", fontsize=10)
+    left = int(loop.num_rollouts[loop.num_rollouts > 0][-1])
+    axes.set_title(f"all dimensions; {left} of {loop.num_rollouts[0]} rollouts last to the end", fontsize=10)
     axes.grid(alpha=0.3, which="both", linewidth=0.5)
     _legend_below(figure, axes)
 
@@ -85,7 +86,7 @@ def error_by_step_figure(loop: OpenLoop, title: str) -> Figure:
     )
     axes.set_xlabel("steps predicted")
     axes.set_ylabel("observation's dimension")
-    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title("mean of the models, by dimension", fontsize=10)
     figure.colorbar(image, ax=axes, label="RMS error / std of the observation")
     figure.suptitle(title, fontsize=10)
@@ -155,7 +156,7 @@ def one_step_by_dimension(axes: Any, buffer: OneStep, fresh: OneStep | None) -> 
     axes.axhline(1.0, color=_REFERENCE, linestyle="--", linewidth=1.0, label="always the mean change")
     axes.set_yscale("log")
     axes.set_xlabel("observation's dimension")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_ylabel("RMS error / std of the change")
     axes.set_title(f"by dimension, {buffer.num_rows:,} transitions", fontsize=10)
     axes.grid(alpha=0.3, axis="y", linewidth=0.5)

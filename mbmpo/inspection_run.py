@@ -7,6 +7,7 @@ error_by_step.png, .csv     the open loop's errors against the number of steps, 
 one_step.png                one-step errors over the buffer, of which the CSV files hold:
 one_step_error.csv          each model's by dimension, over the buffer and over the fresh rollouts
 one_step_by_age.csv, one_step_by_change.csv, one_step_histogram.csv
+plasticity.png, .npz        of a run with a `PointPlasticity`: the latest maps, and all as kl, std and extent
 inspection.json             the logged table with the checkpoint, the settings and the versions; written last
 """
 
@@ -21,7 +22,7 @@ import numpy as np
 from absl import logging
 from matplotlib.figure import Figure
 
-from mbmpo import inspection, inspection_plots
+from mbmpo import inspection, inspection_plots, training_plots
 from mbmpo.inspection import HISTOGRAM_EDGES, OneStep, OpenLoop, RealRollouts
 from mbmpo.mbmpc import MBMPCLearner
 from mbmpo.model_based import ModelBasedLearner
@@ -202,6 +203,12 @@ def _write(
         for i, share in enumerate(buffer.histogram)
     ]
     write_atomically(folder / "one_step_histogram.csv", csv_text(shares))
+    maps = getattr(learner, "plasticity_maps", None)
+    if maps is not None and len(maps.kl):
+        _save_figure(folder / "plasticity.png", training_plots.plasticity_figure(maps, f"plasticity: {about}"))
+        arrays = io.BytesIO()
+        np.savez(arrays, allow_pickle=False, **maps._asdict())
+        _save_bytes(folder / "plasticity.npz", arrays.getvalue())
     summary = {
         "run": str(saved.root),
         "checkpoint": str(saved.checkpoint.path),
@@ -224,8 +231,12 @@ def _write(
 def _save_figure(path: Path, figure: Figure) -> None:
     image = io.BytesIO()
     figure.savefig(image, format="png", dpi=130)
+    _save_bytes(path, image.getvalue())
+
+
+def _save_bytes(path: Path, content: bytes) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_bytes(image.getvalue())
+    temporary.write_bytes(content)
     os.replace(temporary, path)
 
 
@@ -252,13 +263,13 @@ def _rollout_rows(loop: OpenLoop, rollout: int) -> list[dict[str, Any]]:
 def _error_rows(loop: OpenLoop) -> list[dict[str, Any]]:
     """One row per number of steps and dimension, in the units of the observation."""
     rows = []
-    for step in range(int(np.count_nonzero(loop.count))):
+    for step in range(int(np.count_nonzero(loop.num_rollouts))):
         for dimension, scale in enumerate(loop.scale):
             rows.append(
                 {
                     "step": step + 1,
                     "dimension": dimension,
-                    "rollouts": int(loop.count[step]),
+                    "rollouts": int(loop.num_rollouts[step]),
                     **_by_model(loop.rmse[step, :, dimension]),
                     "spread": loop.mean_spread[step, dimension],
                     "rmse_no_change": loop.rmse_no_change[step, dimension],

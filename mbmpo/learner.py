@@ -135,7 +135,7 @@ class MBMPOLearner(ModelBasedLearner):
             asked = f"{name}.plasticity"
             checks.instance(asked, plasticity, PointPlasticity, "@PointPlasticity()")
             self._maps = MapMaker(plasticity, self.policy, self.ensemble, self.family, asked)
-            self.plasticity_maps = plasticity.empty()
+            self.plasticity_maps = self._maps.empty()
         self.objective = make_objective(self.policy, self.meta_update, self.adaptation)
         self.imagination = self._make_imagination()
         self.parameters = self.initial_parameters()
@@ -311,7 +311,8 @@ class MBMPOLearner(ModelBasedLearner):
             return {}
         report("plasticity")
         weights = self.objective.policy_weights(self.parameters)
-        self.plasticity_maps = self._maps(weights, self._adapted_to_real, self.ensemble.effective(self.models))
+        effective = self.ensemble.effective(self.models)
+        self.plasticity_maps = self._maps.extended(self.plasticity_maps, weights, self._adapted_to_real, effective)
         return map_metrics(self.plasticity_maps)
 
     def figures(self) -> dict[str, Figure]:

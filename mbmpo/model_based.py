@@ -192,7 +192,9 @@ class ModelBasedLearner(Learner):
         """
         arrays = {name: np.asarray(value) for name, value in arrays.items()}
         mine = self._whole_state()
-        state_arrays.require_same_arrays(arrays, state_arrays.flatten("", mine), growing=("buffer/", "history/"))
+        state_arrays.require_same_arrays(
+            arrays, state_arrays.flatten("", mine), growing=("buffer/", "history/", "method/plasticity/")
+        )
         state = state_arrays.unflatten("", arrays, mine)
         self.models, self.buffer = state["models"], state["buffer"]
         self.iteration = state["counters"]["iteration"]

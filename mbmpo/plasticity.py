@@ -5,7 +5,7 @@ In every iteration, after the fit, the policy is adapted to real data of every t
     KL(pi_theta(o) ‖ pi_theta'_i(o)), averaged over the tasks i
     standard deviation over the models of the observation predicted after action -0.05 o, averaged over both axes
 
-Shapes: `M` tasks, `g` points of the grid along an axis.
+Shapes: `T` iterations, `M` tasks, `g` points of the grid along an axis.
 """
 
 from collections.abc import Mapping
@@ -31,11 +31,11 @@ _ACTION = -0.05
 
 
 class Maps(NamedTuple):
-    """What was measured; row i of a map is the i-th ordinate from below, column j the j-th abscissa from the left.
+    """What was measured so far; row i of a map is the i-th ordinate from below, column j the j-th abscissa from left.
 
     Attributes:
-        kl: [g, g] in nats.
-        std: [g, g] in metres.
+        kl: [T, g, g] in nats.
+        std: [T, g, g] in metres.
         extent: [4], left, right, bottom and top of the grid, in metres.
     """
 
@@ -58,11 +58,6 @@ class PointPlasticity:
         name = "PointPlasticity"
         self.bounds = checks.choice(f"{name}.bounds", bounds, BOUNDS)
         self.resolution = checks.integer(f"{name}.resolution", resolution, minimum=2)
-
-    def empty(self) -> Maps:
-        """Maps before the first iteration: zeros."""
-        shape = (self.resolution, self.resolution)
-        return Maps(np.zeros(shape, np.float32), np.zeros(shape, np.float32), np.zeros(4))
 
     def extent(self, family: Point2D) -> np.ndarray:
         """Left, right, bottom and top of the grid, [4]."""
@@ -120,22 +115,28 @@ class MapMaker:
 
         self._compute = Compiled(compute)
 
-    def __call__(self, weights: Weights, adapted: Weights, effective: Any) -> Maps:
-        """The maps of a policy before and after adaptation to real data.
+    def empty(self) -> Maps:
+        """No maps yet."""
+        nothing = np.zeros((0, self.settings.resolution, self.settings.resolution), np.float32)
+        return Maps(nothing, nothing.copy(), self._extent)
+
+    def extended(self, maps: Maps, weights: Weights, adapted: Weights, effective: Any) -> Maps:
+        """The maps with those of a policy before and after adaptation to real data as the latest.
 
         Args:
+            maps: of the iterations before.
             weights: before.
             adapted: after, [M, ...].
             effective: the ensemble's, after the fit.
         """
-        shape = (self.settings.resolution, self.settings.resolution)
+        shape = (1, self.settings.resolution, self.settings.resolution)
         kl, std = (x.numpy().reshape(shape) for x in self._compute(weights, adapted, effective, self._grid))
-        return Maps(kl, std, self._extent)
+        return maps._replace(kl=np.concatenate([maps.kl, kl]), std=np.concatenate([maps.std, std]))
 
 
 def map_metrics(maps: Maps) -> Metrics:
-    """Means of both maps, and their correlation over the grid; None where a map is constant."""
-    kl, std = (np.asarray(values, np.float64).ravel() for values in (maps.kl, maps.std))
+    """Means of both latest maps, and their correlation over the grid; None where a map is constant."""
+    kl, std = (np.asarray(values[-1], np.float64).ravel() for values in (maps.kl, maps.std))
     varied = kl.std() > 0.0 and std.std() > 0.0
     return {
         "plasticity/kl_mean": float(kl.mean()),

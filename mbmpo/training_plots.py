@@ -6,6 +6,8 @@ Shapes: `T` iterations, `E` models.
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from mbmpo import history as history_
 from mbmpo import inspection, inspection_plots
@@ -15,13 +17,14 @@ from mbmpo.plasticity import Maps
 from mbmpo.transitions import Transitions
 
 _ROWS = 2000
+_LOSS_LINES: dict[str, Any] = dict(zip(history_.LOSSES, ("--", "-"), strict=True))
 
-_RETURNS = (
+_RETURNS: tuple[tuple[str, str, dict[str, Any]], ...] = (
     ("real/return", "real, collected data", {"color": "0.5", "linestyle": "-"}),
     ("pre_update/return", "real, before adaptation", {"color": "tab:blue", "linestyle": "-"}),
     ("post_update/return", "real, after adaptation", {"color": "tab:blue", "linestyle": "--"}),
-    (history_.IMAGINED_FIRST, "imagined, first step of the iteration", {"color": "tab:red", "linestyle": ":"}),
-    (history_.IMAGINED_LAST, "imagined, last step of the iteration", {"color": "tab:red", "linestyle": "-"}),
+    (history_.IMAGINED_FIRST, "imagined, first update of the iteration", {"color": "tab:red", "linestyle": ":"}),
+    (history_.IMAGINED_LAST, "imagined, last update of the iteration", {"color": "tab:red", "linestyle": "-"}),
 )
 
 
@@ -43,17 +46,20 @@ def losses_figure(history: History, num_models: int) -> Figure:
     """Every model's training and validation loss after each fit."""
     figure = Figure(figsize=(7.0, 4.2), layout="constrained")
     axes = figure.add_subplot()
+    entries = []
     for k in range(num_models):
         colour = inspection_plots.model_colour(k, num_models)
-        for kind, line in zip(history_.LOSSES, ("--", "-"), strict=True):
+        for kind, line in _LOSS_LINES.items():
             at, values = history_.curve(history, f"model/{kind}_loss_{k}", num_models)
-            style = {"color": colour, "linestyle": line, "marker": "o", "markersize": _marker(len(at))}
-            axes.plot(at, values, label=f"model {k}, {kind}", linewidth=1.1, **style)
+            style: dict[str, Any] = {"color": colour, "linestyle": line, "marker": "o", "markersize": _marker(len(at))}
+            axes.plot(at, values, linewidth=1.1, **style)
+        entries.append(Line2D([], [], color=colour, label=f"model {k}"))
+    entries += [Line2D([], [], color="0.3", linestyle=line, label=kind) for kind, line in _LOSS_LINES.items()]
     if (history.value[history.measured] > 0).any():
         axes.set_yscale("log")
     _iteration_axis(axes)
-    axes.set_ylabel("loss, squared standard deviations of the change")
-    figure.legend(loc="outside lower center", ncols=min(num_models, 5), fontsize=8)
+    axes.set_ylabel("loss: squared error of normalised changes")
+    figure.legend(handles=entries, loc="outside lower center", ncols=5, fontsize=8)
     return figure
 
 
@@ -69,13 +75,14 @@ def one_step_figure(ensemble: DynamicsEnsemble, effective: Any, buffer: Transiti
 
 
 def plasticity_figure(maps: Maps, title: str = "") -> Figure:
-    """Two maps of the plane: above, where the models disagree; below, where adaptation changes the policy."""
+    """The latest maps of the plane: above, where the models disagree; below, where adaptation changes the policy."""
     figure = Figure(figsize=(5.2, 8.2), layout="constrained")
+    left, right, bottom, top = (float(edge) for edge in maps.extent)
     for number, (values, label) in enumerate(
         ((maps.std, "std over the models, m"), (maps.kl, "KL (before ‖ after adaptation), nats"))
     ):
         axes = figure.add_subplot(2, 1, number + 1)
-        image = axes.imshow(values, origin="lower", extent=tuple(maps.extent), interpolation="nearest")
+        image = axes.imshow(values[-1], origin="lower", extent=(left, right, bottom, top), interpolation="nearest")
         axes.set_xlabel("x, m")
         axes.set_ylabel("y, m")
         figure.colorbar(image, ax=axes, label=label)
@@ -87,7 +94,7 @@ def plasticity_figure(maps: Maps, title: str = "") -> Figure:
 
 def _iteration_axis(axes: Any) -> None:
     axes.set_xlabel("iteration")
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3, linewidth=0.5)
 
 
