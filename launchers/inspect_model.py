@@ -20,24 +20,25 @@ _SEED = flags.DEFINE_integer("seed", None, "Of the rollouts; default the run's."
 
 def main(argv: list[str]) -> int:
     """Delegates; nothing heavy is imported before the flags are parsed."""
+    from mbmpo.inspection_request import InspectionRequest
     from metarl.experiment import front_door, runtime, saved_run
     from metarl.experiment.errors import UserError
 
     def inspect() -> int:
         if len(argv) > 1:
             raise UserError(f"unexpected argument {argv[1]!r}; every option begins with --")
-        # A state that was never trained is refused below, by what it lacks.
-        saved = saved_run.find(_RUN.value, _CHECKPOINT.value, allow_untrained=True)
-        runtime.import_tensorflow()
-        from mbmpo import inspection_run
-
-        request = inspection_run.InspectionRequest(
+        request = InspectionRequest(
             rollouts=_ROLLOUTS.value,
             horizon=_HORIZON.value,
             actions=_ACTIONS.value,
             drawn=_DRAWN.value,
             seed=_SEED.value,
         )
+        # A state that was never trained is refused by what it lacks.
+        saved = saved_run.find(_RUN.value, _CHECKPOINT.value, allow_untrained=True)
+        runtime.import_tensorflow()
+        from mbmpo import inspection_run
+
         return inspection_run.run(saved, request)
 
     return front_door.exit_code(inspect)

@@ -11,7 +11,6 @@ plasticity.png, .npz        of a run with a `PointPlasticity`: the latest maps, 
 inspection.json             the logged table with the checkpoint, the settings and the versions; written last
 """
 
-import dataclasses
 import io
 import json
 import os
@@ -24,10 +23,11 @@ from matplotlib.figure import Figure
 
 from mbmpo import inspection, inspection_plots, training_plots
 from mbmpo.inspection import HISTOGRAM_EDGES, OneStep, OpenLoop, RealRollouts
+from mbmpo.inspection_request import InspectionRequest
 from mbmpo.mbmpc import MBMPCLearner
 from mbmpo.model_based import ModelBasedLearner
 from mbmpo.real_data import draw_tasks, policy_sampler, tiled
-from metarl.experiment import checks, saved_run
+from metarl.experiment import saved_run
 from metarl.experiment.errors import UserError
 from metarl.experiment.learner import Report
 from metarl.experiment.metrics import aligned
@@ -35,44 +35,10 @@ from metarl.experiment.result_folder import require_writable, result_folder
 from metarl.experiment.run_directory import RunDirectory, csv_text, versions, write_atomically
 from metarl.experiment.saved_run import SavedRun
 from metarl.sampling.noise import NoiseKey
-from metarl.sampling.random_actions import MAX_COPIES, collect_random
+from metarl.sampling.random_actions import collect_random
 
 FOLDER = "plots"
 SUMMARY = "inspection.json"
-ACTIONS = ("own", "random")
-_MOST_DRAWN = 100
-
-
-@dataclasses.dataclass(frozen=True)
-class InspectionRequest:
-    """What to look at.
-
-    Attributes:
-        rollouts: n, fresh real rollouts.
-        horizon: H, steps to predict; None: as long as real episodes of the run.
-        actions: whose: the run's "own" (its unadapted policy, or its planner), or "random" ones.
-        drawn: rollouts that get a figure and a table of their own.
-        seed: of the rollouts; None: the run's.
-
-    Raises:
-        UserError: a value is out of range; names the launcher's flag.
-    """
-
-    rollouts: int = 10
-    horizon: int | None = None
-    actions: str = "own"
-    drawn: int = 2
-    seed: int | None = None
-
-    def __post_init__(self) -> None:
-        """Checks the values."""
-        checks.integer("--rollouts", self.rollouts, 1, MAX_COPIES)
-        checks.integer("--drawn", self.drawn, 0, _MOST_DRAWN)
-        checks.choice("--actions", self.actions, ACTIONS)
-        if self.horizon is not None:
-            checks.integer("--horizon", self.horizon, 1)
-        if self.seed is not None:
-            checks.integer("--seed", self.seed, 0, 2**32 - 1)
 
 
 def run(saved: SavedRun, request: InspectionRequest) -> int:
