@@ -18,7 +18,7 @@ from mbmpo.objectives import MetaData, Phase
 from mbmpo.policies import GaussianMLPPolicy, Weights
 
 # A meta-gradient's evaluation each; a line search's evaluation has no gradient and counts as one all the same.
-_GRADIENTS = ("loss_gradient", "kl_gradient")
+_GRADIENTS = {"loss_gradient": 1, "kl_gradient": 1, "kl_difference": 2}
 
 
 class MetaTRPOReport(NamedTuple):
@@ -103,8 +103,9 @@ def meta_trpo_times(
         asked.clear()
         times.append([_seconds(work) for work in works])
     best = [min(row[i] for row in times[1:]) for i in range(3)]
-    gradients = sum(what in _GRADIENTS for what in asked)
-    return MetaTRPOReport(best[0], best[1], best[2], gradients, len(asked) - gradients)
+    gradients = sum(_GRADIENTS.get(what, 0) for what in asked)
+    trials = sum(what not in _GRADIENTS for what in asked)
+    return MetaTRPOReport(best[0], best[1], best[2], gradients, trials)
 
 
 def _seconds(work: Callable[[], Any]) -> float:

@@ -26,9 +26,11 @@ from metarl.compiled import Compiled
 from metarl.experiment.errors import UserError, did_you_mean
 from metarl.seeding import keyed_generator
 
-WHATS = ("loss_gradient", "kl_gradient", "kl_product", "scalars", "inner_gradient")
-# Measured: more rows together leave the cache, fewer are not worth a loop's turn.
-_ROWS_AT_ONCE = 16384
+WHATS = ("loss_gradient", "kl_gradient", "kl_difference", "kl_product", "scalars", "inner_gradient")
+# More rows than this are worked on in groups of tasks, in functions that XLA compiles once for all groups: their
+# activations stay in a core's cache, elementwise work is fused, and groups run side by side.
+_ROWS_AT_ONCE = 4096
+_ROWS_OF_GROUP = 1024
 
 
 class RandomKey(NamedTuple):
@@ -61,7 +63,7 @@ class Argument(NamedTuple):
     """What an evaluation needs besides theta.
 
     Attributes:
-        vector: for "kl_product": what the Hessian is multiplied with, a nest like theta.
+        vector: for "kl_product": what the Hessian is multiplied with; for "kl_difference": the step; a nest like theta.
         penalties: PPO's coefficients of all tasks of the meta-batch, [M, K] and [M].
         minibatch: only these rows; None for all.
     """
@@ -109,7 +111,7 @@ class MetaObjective:
         policy: the policy.
         objective: which losses.
         inner_lr: alpha, unless theta holds it.
-        rows_at_once: tasks are worked on together as long as they have no more rows than this, otherwise in groups.
+        rows_at_once: tasks are worked on together, without XLA, as long as they have no more rows than this.
     """
 
     def __init__(
@@ -157,8 +159,9 @@ class MetaObjective:
         """One evaluation on a shard's data.
 
         Args:
-            what: "loss_gradient"; "kl_gradient"; "kl_product": the exact Hessian of the summed KL times a vector;
-                "scalars": terms only; "inner_gradient": of the inner loss alone, without adaptation.
+            what: "loss_gradient"; "kl_gradient"; "kl_difference": that at theta + vector minus that at theta - vector;
+                "kl_product": the exact Hessian of the summed KL times a vector; "scalars": terms only;
+                "inner_gradient": of the inner loss alone, without adaptation.
             theta: meta-parameters.
             data: the shard's tasks.
             argument: see `Argument`; its penalties are those of the shard's tasks.
@@ -212,6 +215,20 @@ class MetaObjective:
                 call = (self.policy, objective)
                 if moved is None:
                     return task_gradients(*call, weights, rates, data, penalties, kind)
+                if what == "kl_difference" and moved_rates is not None:
+                    sides = [
+                        task_gradients(
+                            *call,
+                            {name: value + sign * moved[name] for name, value in weights.items()},
+                            {name: value + sign * moved_rates[name] for name, value in rates.items()},
+                            data,
+                            penalties,
+                            kind,
+                        )
+                        for sign in (1.0, -1.0)
+                    ]
+                    above, below = (side.gradient or {} for side in sides)
+                    return TaskResult({name: value - below[name] for name, value in above.items()}, sides[0].terms)
                 with tf.autodiff.ForwardAccumulator((weights, rates), (moved, moved_rates)) as tangents:
                     result = task_gradients(*call, weights, rates, data, penalties, kind)
                 product = {name: _jvp(tangents, value) for name, value in (result.gradient or {}).items()}
@@ -219,7 +236,8 @@ class MetaObjective:
 
             own = per_task(weights, weights, num_tasks)
             own_moved = None if moved is None else per_task(moved, moved, num_tasks)
-            result = self._over_tasks(one, (own, own_moved, data, penalties), data.post.advantage.shape)
+            shape = data.post.advantage.shape
+            result = self._over_tasks(one, (own, own_moved, data, penalties), shape, what != "kl_product")
             gradient = result.gradient
             if gradient is not None:
                 if what == "inner_gradient" and self.objective.trainable_step_sizes:
@@ -231,31 +249,21 @@ class MetaObjective:
 
         return evaluate
 
-    def _over_tasks(self, function: Callable[..., Any], arguments: Any, shape: tf.TensorShape) -> Any:
-        """Applies a function of nests [M, ...] to as many tasks at once as the cache holds, and joins the results."""
+    def _over_tasks(
+        self, function: Callable[..., Any], arguments: Any, shape: tf.TensorShape, jit_compile: bool = True
+    ) -> Any:
+        """Applies a function of nests [M, ...] to groups of tasks and joins the results."""
         num_tasks, rows = shape
-        fitting = max(1, self._rows_at_once // rows) if num_tasks * rows > self._rows_at_once else num_tasks
-        group = max(size for size in range(1, fitting + 1) if num_tasks % size == 0)
-        if group == num_tasks:
+        if num_tasks * rows <= self._rows_at_once:
             return function(*arguments)
-
-        def work(i: tf.Tensor | int) -> Any:
-            return function(*tf.nest.map_structure(lambda x: _group(x, i * group, group), arguments))
-
-        # The first group stands before the loop: its result says what the loop has to collect.
-        groups, first = num_tasks // group, work(0)
-        leaves = _leaves(first)
-        arrays = [tf.TensorArray(leaf.dtype, groups, element_shape=leaf.shape).write(0, leaf) for leaf in leaves]
-
-        def body(i: tf.Tensor, arrays: list[tf.TensorArray]) -> tuple[tf.Tensor, list[tf.TensorArray]]:
-            return i + 1, [array.write(i, value) for array, value in zip(arrays, _leaves(work(i)), strict=True)]
-
-        # Groups in flight together keep the cores busy; each group's numbers are its own, so order does not matter.
-        _, arrays = tf.while_loop(lambda i, _: i < groups, body, [tf.constant(1), arrays], parallel_iterations=4)
-        stacked = iter([array.stack() for array in arrays])
-        return tf.nest.map_structure(
-            lambda leaf: None if leaf is None else tf.reshape(next(stacked), [num_tasks, *leaf.shape[1:]]), first
-        )
+        fitting = max(1, _ROWS_OF_GROUP // rows)
+        group = max(size for size in range(1, fitting + 1) if num_tasks % size == 0)
+        compiled = tf.function(function, autograph=False, jit_compile=jit_compile)
+        parts = [
+            compiled(*tf.nest.map_structure(lambda x, i=i: _group(x, i, group), arguments))
+            for i in range(0, num_tasks, group)
+        ]
+        return tf.nest.map_structure(lambda *found: None if found[0] is None else tf.concat(found, axis=0), *parts)
 
     def _rows(
         self, data: MetaData, batch: MiniBatch, task_indices: Sequence[int] | None
@@ -297,11 +305,7 @@ def _jvp(tangents: Any, value: tf.Tensor) -> tf.Tensor:
     return tf.zeros_like(value) if found is None else found
 
 
-def _leaves(nest: Any) -> list[tf.Tensor]:
-    return [leaf for leaf in tf.nest.flatten(nest) if leaf is not None]
-
-
-def _group(x: tf.Tensor | None, start: tf.Tensor | int, size: int) -> tf.Tensor | None:
+def _group(x: tf.Tensor | None, start: int, size: int) -> tf.Tensor | None:
     if x is None:
         return None
     part = x[start : start + size]

@@ -180,7 +180,10 @@ class MetaTRPO(MetaUpdate):
         def exact_product(point: Weights, vector: Weights) -> Weights:
             return _mean_over_rows(evaluate("kl_product", point, Argument(vector=vector)))
 
-        return hessian_product(self.hvp, theta, kl_gradient, exact_product, self.damping)
+        def kl_difference(point: Weights, step: Weights) -> Weights:
+            return _mean_over_rows(evaluate("kl_difference", point, Argument(vector=step)))
+
+        return hessian_product(self.hvp, theta, kl_gradient, exact_product, self.damping, kl_difference)
 
     def _update(
         self, theta: Weights, state: dict[str, Any], evaluate: Evaluate, report: Report, key: RandomKey

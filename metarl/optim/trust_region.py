@@ -134,6 +134,7 @@ def hessian_product(
     kl_gradient: Callable[[Any], Any],
     exact_product: Callable[[Any, Any], Any] | None,
     damping: float,
+    kl_difference: Callable[[Any, Any], Any] | None = None,
 ) -> Product:
     """The function v -> (Hessian of the mean KL at theta) v + damping v.
 
@@ -143,11 +144,15 @@ def hessian_product(
         kl_gradient: theta -> gradient of the mean KL, a nest.
         exact_product: (theta, nest v) -> the product; needed for "exact" only.
         damping: coefficient of v.
+        kl_difference: (theta, nest u) -> `kl_gradient` at theta + u minus that at theta - u, where one call gives both.
     """
     start = flatten(theta)
 
     def differences(vector: np.ndarray) -> np.ndarray:
         eps = np.float32(finite_difference_eps(kind, start, vector))
+        if kl_difference is not None:
+            difference = flatten(kl_difference(theta, unflatten(eps * vector, theta)))
+            return difference / (2 * eps) + np.float32(damping) * vector
         above = flatten(kl_gradient(unflatten(start + eps * vector, theta)))
         below = flatten(kl_gradient(unflatten(start - eps * vector, theta)))
         return (above - below) / (2 * eps) + np.float32(damping) * vector

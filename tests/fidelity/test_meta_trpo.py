@@ -172,6 +172,6 @@ def test_the_objective_is_the_one_of_separate_tasks(golden, theta, objective, pr
     for what in ("loss_gradient", "kl_gradient", "scalars"):
         a, b = (each.evaluate(what, theta, data) for each in (objective, one_by_one))
         for name, value in (a.gradient or {}).items():
-            np.testing.assert_allclose(value, b.gradient[name], 1e-4, 1e-6)
+            np.testing.assert_allclose(value, b.gradient[name], 1e-4, 1e-5)  # XLA rounds otherwise
         for name, value in a.terms.items():
             np.testing.assert_allclose(value, b.terms[name], 1e-5, 1e-6)
