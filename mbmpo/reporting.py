@@ -2,7 +2,7 @@
 
 The original's columns: EnvTrajs- is `real/`, PrePolicy- `pre_update/`, PostPolicy- `post_update/`, DynTrajs{m}a and b
 `imagined/pre_update_<m>` and `imagined/post_update_<m>`, AvgModelEpochTime, AvgEpochsPerModel and StdEpochsPerModel
-`model/epoch_seconds`, `model/epochs_mean` (one more than the original's, which counts from 0) and `model/epochs_std`,
+`time/model_epoch`, `model/epochs_mean` (one more than the original's, which counts from 0) and `model/epochs_std`,
 n_timesteps `env_steps/counted`, Time-... `time/...`.
 
 Shapes: `E` models.
@@ -62,7 +62,7 @@ def fit_metrics(result: "FitReport") -> Metrics:
         "model/epochs_run": int(result.epochs_run),
         "model/epochs_mean": float(epochs.mean()),
         "model/epochs_std": float(epochs.std()),
-        "model/epoch_seconds": result.seconds / max(1, result.epochs_run),
+        "time/model_epoch": result.seconds / max(1, result.epochs_run),
     }
     for kind, losses in (("train", result.train_loss), ("validation", result.valid_loss)):
         last = [float(losses[int(epoch), member]) for member, epoch in enumerate(result.last_epoch)]

@@ -98,7 +98,7 @@ def test_columns_of_the_table(compiled):
         assert {f"{prefix}/{name}" for name in expected} <= metrics.keys()
     for step in range(1, META_STEPS + 1):
         assert {f"imagined/pre_update_{step}", f"imagined/post_update_{step}"} <= metrics.keys()
-    assert {"model/epoch_seconds", "model/epochs_mean", "model/epochs_std", "inner/mean_step_size"} <= metrics.keys()
+    assert {"time/model_epoch", "model/epochs_mean", "model/epochs_std", "inner/mean_step_size"} <= metrics.keys()
     assert {"time/env_sampling", "time/model_fit", "time/improvement", "time/imagined_outer"} <= metrics.keys()
     assert metrics["model/epochs_mean"] == metrics["model/epochs_run"] == 3
     assert metrics["real/return_min"] <= metrics["real/return"] <= metrics["real/return_max"]
