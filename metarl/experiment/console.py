@@ -1,14 +1,20 @@
 """The progress bar and the log lines above it, and what signals ask for."""
 
 import os
+import re
 import signal
 import sys
 import threading
+import time
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, TextIO
 
 from absl import logging
 from tqdm import tqdm
+
+
+_COUNT = re.compile(r"(\d+)/(\d+)")
 
 
 class _AboveTheBar:
@@ -24,6 +30,33 @@ class _AboveTheBar:
         self._stream.flush()
 
 
+class PhaseClock:
+    """Time left in a phase that counts: "meta-step 12/30", "model fit epoch 40/500, validation loss 0.1".
+
+    Args:
+        now: seconds; for tests.
+    """
+
+    def __init__(self, now: Callable[[], float] = time.monotonic):
+        self._now = now
+        self._phase: tuple[str, int] | None = None
+        self._first, self._started = 0, 0.0
+
+    def time_left(self, phase: str) -> str:
+        """Returns " (m:ss left)", or nothing where that is not known: at a phase's first number, or without numbers."""
+        found = _COUNT.search(phase)
+        if found is None:
+            self._phase = None
+            return ""
+        number, total = int(found[1]), int(found[2])
+        named = phase[: found.start()], total
+        if named != self._phase or number <= self._first:
+            self._phase, self._first, self._started = named, number, self._now()
+            return ""
+        left = (self._now() - self._started) / (number - self._first) * max(0, total - number + 1)
+        return f" ({int(left) // 60}:{int(left) % 60:02d} left)"
+
+
 class Progress:
     """A bar with the time left and the phase of the current meta-update; nothing where there is no terminal.
 
@@ -33,6 +66,7 @@ class Progress:
     """
 
     def __init__(self, done: int, total: int):
+        self._clock = PhaseClock()
         self._handler = logging.get_absl_handler().python_handler
         self._stream = self._handler.setStream(_AboveTheBar(sys.stderr))
         self._bar = tqdm(
@@ -40,8 +74,8 @@ class Progress:
         )
 
     def report(self, phase: str) -> None:
-        """Shows what is being done."""
-        self._bar.set_postfix_str(phase)
+        """Shows what is being done, and how long it will yet take if it says "k/n"."""
+        self._bar.set_postfix_str(phase + self._clock.time_left(phase))
 
     def advance(self) -> None:
         """Counts a completed meta-update."""
