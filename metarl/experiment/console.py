@@ -13,7 +13,6 @@ from typing import Any, TextIO
 from absl import logging
 from tqdm import tqdm
 
-
 _COUNT = re.compile(r"(\d+)/(\d+)")
 
 
