@@ -91,6 +91,8 @@ class MBMPOLearner(ModelBasedLearner):
         stop_when_reward_decreases: leave an iteration's meta-steps when the rolling mean of the imagined return falls.
         plasticity: `@PointPlasticity()` maps, in every iteration, how far adaptation to real data moves the policy and
             where the models disagree (section 9.2); None does not.
+        effect_in_every_meta_step: log what adaptation to imagined data changes, and the models' disagreement there, for
+            every meta-step (section 9.2); False: for the last one.
     """
 
     changeable = ModelBasedLearner.changeable | {"MBMPOLearner.log_real_performance"}
@@ -113,6 +115,7 @@ class MBMPOLearner(ModelBasedLearner):
         log_real_performance: bool = True,
         stop_when_reward_decreases: bool = False,
         plasticity: PointPlasticity | None = None,
+        effect_in_every_meta_step: bool = False,
     ):
         name = "MBMPOLearner"
         checks.instance(f"{name}.ensemble", ensemble, DynamicsEnsemble, "@DynamicsEnsemble()")
@@ -130,6 +133,7 @@ class MBMPOLearner(ModelBasedLearner):
         self.inner_updates = self.adaptation.inner_updates
         self.log_real_performance = checks.flag(f"{name}.log_real_performance", log_real_performance)
         self.stop_when_reward_decreases = checks.flag(f"{name}.stop_when_reward_decreases", stop_when_reward_decreases)
+        self.effect_in_every_meta_step = checks.flag(f"{name}.effect_in_every_meta_step", effect_in_every_meta_step)
         self._maps: MapMaker | None = None
         if plasticity is not None:
             asked = f"{name}.plasticity"
@@ -260,6 +264,7 @@ class MBMPOLearner(ModelBasedLearner):
         returns: list[tuple[float, float]] = []
         infos: list[Mapping[str, float]] = []
         seconds = dict.fromkeys(("sampling", "processing", "inner", "outer"), 0.0)
+        effects: list[Metrics] = []
         rolling = 0.0
         # The original's column is of before the meta-steps (section 1.2, step 1).
         step_size = reporting.mean_step_size(self.parameters, self.adaptation.inner_lr)
@@ -276,6 +281,8 @@ class MBMPOLearner(ModelBasedLearner):
             require_finite(f"the imagined rollouts of meta-step {number + 1}", {"return": (before, after)})
             require_finite(f"the policies adapted in meta-step {number + 1}", self._adapted)
             returns.append((before, after))
+            if self.effect_in_every_meta_step:
+                effects.append(self._model_metrics(step, theta, adaptations))
             latest = after if number == 0 else _OLD * rolling + _NEW * after
             if self.stop_when_reward_decreases and number and latest < rolling:
                 break
@@ -294,13 +301,14 @@ class MBMPOLearner(ModelBasedLearner):
         metrics = reporting.imagined_metrics(returns, self.meta_steps)
         metrics |= reporting.update_metrics(infos, self.meta_update.info_names)
         metrics |= maps
-        metrics |= self._model_metrics(step, theta, adaptations)
+        metrics |= effects[-1] if effects else self._model_metrics(step, theta, adaptations)
+        metrics |= reporting.numbered_metrics(effects, self.meta_steps)
         metrics["inner/mean_step_size"] = step_size
         # As in the original: means over the meta-steps.
         return metrics | {f"time/imagined_{name}": value / len(returns) for name, value in seconds.items()}
 
     def _model_metrics(self, step: MetaStep, theta: Weights, adaptations: list[Any]) -> Metrics:
-        """What adaptation from theta changes and where the models disagree, on the last imagined steps (9.2)."""
+        """What adaptation from theta changes and where the models disagree, on the latest imagined steps (9.2)."""
         phase = step.shards[0].kept_phase(adaptations[0].key)
         weights = self.objective.policy_weights(theta)
         return self._effect(weights, self.ensemble.effective(self.models), phase)
@@ -331,6 +339,13 @@ class MBMPOLearner(ModelBasedLearner):
             self.plasticity_maps = state["plasticity"]
         self.parameters, self._adapted = state["theta"], state["adapted"]
         self._meta_state = state["meta_update"]
+
+    def crash_evidence(self) -> dict[str, np.ndarray]:
+        """The latest real steps, the latest imagined phases, the models and the policy."""
+        shards = [] if self._imagined_step is None else self._imagined_step.shards
+        kept = [(f"imagined/shard_{number}", shard.kept_arrays()) for number, shard in enumerate(shards)]
+        imagined = {f"{prefix}/{name}": array for prefix, arrays in kept for name, array in arrays.items()}
+        return super().crash_evidence() | imagined
 
     def summary_line(self, metrics: Metrics) -> str:
         """Real returns, imagined returns, KL and models."""

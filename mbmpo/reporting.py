@@ -81,6 +81,15 @@ def imagined_metrics(returns: Sequence[tuple[float, float]], num_steps: int) -> 
     return metrics
 
 
+def numbered_metrics(made: Sequence[Metrics], num_steps: int) -> Metrics:
+    """Metrics of every meta-step, '<name>_<meta-step>' from 1 on; None for those that were not made; none for none."""
+    return {
+        f"{name}_{step + 1}": made[step][name] if step < len(made) else None
+        for name in (made[0] if made else ())
+        for step in range(num_steps)
+    }
+
+
 def update_metrics(infos: Sequence[Mapping[str, float]], names: Sequence[str]) -> Metrics:
     """Means over the meta-steps of an iteration of what the meta-update reports; None for what it leaves out."""
     found = {name: [info[name] for info in infos if name in info] for name in names}
