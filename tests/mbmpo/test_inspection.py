@@ -3,10 +3,14 @@
 import numpy as np
 import pytest
 import tensorflow as tf
+from learner_tools import HORIZON, mbmpc, metrpo, silent
 
-from mbmpo import inspection, inspection_plots
+from mbmpo import inspection, inspection_plots, inspection_run
+from mbmpo.families.point import Point2D
 from mbmpo.inspection import HISTOGRAM_EDGES, RealRollouts
+from mbmpo.inspection_request import InspectionRequest
 from mbmpo.transitions import Transitions
+from metarl.experiment.errors import UserError
 from metarl.sampling.steps import Batch, Episodes, Steps
 
 
@@ -180,3 +184,31 @@ def test_figures_show_every_dimension_or_say_which():
 
 def _shown(loop):
     return inspection_plots.shown_dimensions(loop)
+
+
+@pytest.mark.parametrize(
+    ("make", "request_", "steps"),
+    [
+        (metrpo, InspectionRequest(rollouts=3), HORIZON),
+        (metrpo, InspectionRequest(rollouts=3, horizon=20), 20),
+        (mbmpc, InspectionRequest(rollouts=3), HORIZON - 1),
+        (mbmpc, InspectionRequest(rollouts=3, horizon=4), 4),
+        (mbmpc, InspectionRequest(rollouts=3, horizon=20, actions="random"), 20),
+    ],
+)
+def test_real_rollouts_of_every_method_are_of_the_real_point(make, request_, steps):
+    """Each step is the point's own move by the action that is recorded for it; each rollout has its own start."""
+    learner = make(family=Point2D(start_low=(1.0, 1.0), start_high=(9.0, 9.0)))
+    real = inspection_run.real_rollouts(learner, request_, silent)
+    assert real.action.shape == (3, steps, 2)
+    assert real.valid.all()
+    moved = real.observation[:, :-1] + np.clip(0.1 * real.action, -0.1, 0.1)
+    np.testing.assert_allclose(real.observation[:, 1:], moved, atol=1e-5)
+    assert len(np.unique(real.observation[:, 0], axis=0)) == 3
+    again = inspection_run.real_rollouts(learner, request_, silent)
+    np.testing.assert_array_equal(real.observation, again.observation)
+
+
+def test_a_planner_cannot_go_beyond_its_episodes():
+    with pytest.raises(UserError, match=f"--horizon={HORIZON}: planned episodes of this run allow {HORIZON - 1} steps"):
+        inspection_run.real_rollouts(mbmpc(), InspectionRequest(horizon=HORIZON), silent)
