@@ -26,6 +26,9 @@ from tesp.families.goal_family import FRAME_SKIP, GoalFamily, MujocoGoalFamily
 from tesp.families.point import OBSERVATION_LIMIT, STEP_SIZE
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "supplement"))  # a folder of scripts is no package
+import mbmpo_tables  # noqa: E402
+
 SETTINGS = ROOT / "supplement" / "settings.md"
 METHODS = ("maml", "metasgd", "maesn", "tesp", "tesp_adapt_policy")
 ENVIRONMENTS = ("wheeled", "ant", "reacher_2link", "reacher_4link", "point")
@@ -64,6 +67,7 @@ def settings_document() -> str:
         ("Experiments: what differs", experiment_table(config_names())),
         ("Experiments: what is shared", shared_table()),
         ("Transition noise on ant", noise_table()),
+        *mbmpo_tables.sections(table),
     )
     return HEADER + "".join(f"\n## {title}\n\n{text}" for title, text in sections)
 
