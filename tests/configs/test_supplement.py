@@ -50,6 +50,13 @@ def test_every_decision_is_told_once():
     assert sorted(map(int, told)) == list(range(1, 31))
 
 
+def test_every_decision_of_mbmpo_is_told_once():
+    text = (FOLDER / "README.md").read_text(encoding="utf-8").split("## MB-MPO: decisions")[1]
+    listed, _, left_out = text.partition("Left out:")
+    told = re.findall(r"^- O-(\d+)\b", listed, re.M) + re.findall(r"\bO-(\d+)\b", left_out)
+    assert sorted(map(int, told)) == list(range(1, 33))
+
+
 def test_links_lead_somewhere():
     for path in FOLDER.glob("*.md"):
         for target in re.findall(r"\]\(([^)#]+)\)", path.read_text(encoding="utf-8")):
