@@ -76,8 +76,13 @@ def parse(gin_files: Sequence[str], gin_params: Sequence[str] = (), seed: int | 
     return reader.config  # gin.finalize() would keep modules imported later from registering
 
 
-def build(config: Config) -> Any:
+def build(config: Config, *, all_used: bool = True) -> Any:
     """Builds the experiment that `parse` configured, and all it consists of.
+
+    Args:
+        config: as parsed.
+        all_used: refuse bindings that nothing uses. An operative configuration may have some: gin lists a macro that it
+            looked up for a parameter whose value then came from the caller.
 
     Returns:
         The `Experiment`. Nothing has been stepped, and nothing on disk has changed.
@@ -89,7 +94,8 @@ def build(config: Config) -> Any:
     if any(key.selector == OPTIONAL for key in config.bindings):
         call(OPTIONAL)
     experiment = call(EXPERIMENT)
-    _check_all_used(config)
+    if all_used:
+        _check_all_used(config)
     return experiment
 
 

@@ -76,7 +76,7 @@ def build_learner(saved: SavedRun) -> "Learner":
     # What follows imports TensorFlow at some point, which is only silent from here on.
     from metarl.experiment import gin_front_door
 
-    learner = gin_front_door.build(gin_front_door.parse([str(saved.config.resolve())])).learner
+    learner = gin_front_door.build(gin_front_door.parse([str(saved.config.resolve())]), all_used=False).learner
     try:
         learner.restore(saved.checkpoint.arrays)
     except UserError as error:
