@@ -237,7 +237,8 @@ class MetaObjective:
             own = per_task(weights, weights, num_tasks)
             own_moved = None if moved is None else per_task(moved, moved, num_tasks)
             shape = data.post.advantage.shape
-            result = self._over_tasks(one, (own, own_moved, data, penalties), shape, what != "kl_product")
+            # Outside of XLA the tangents' sums of three would become AddN, whose order depends on timing.
+            result = self._over_tasks(one, (own, own_moved, data, penalties), shape, always_xla=what == "kl_product")
             gradient = result.gradient
             if gradient is not None:
                 if what == "inner_gradient" and self.objective.trainable_step_sizes:
@@ -250,15 +251,15 @@ class MetaObjective:
         return evaluate
 
     def _over_tasks(
-        self, function: Callable[..., Any], arguments: Any, shape: tf.TensorShape, jit_compile: bool = True
+        self, function: Callable[..., Any], arguments: Any, shape: tf.TensorShape, *, always_xla: bool = False
     ) -> Any:
         """Applies a function of nests [M, ...] to groups of tasks and joins the results."""
         num_tasks, rows = shape
-        if num_tasks * rows <= self._rows_at_once:
+        if num_tasks * rows <= self._rows_at_once and not always_xla:
             return function(*arguments)
         fitting = max(1, _ROWS_OF_GROUP // rows)
         group = max(size for size in range(1, fitting + 1) if num_tasks % size == 0)
-        compiled = tf.function(function, autograph=False, jit_compile=jit_compile)
+        compiled = tf.function(function, autograph=False, jit_compile=True)
         parts = [
             compiled(*tf.nest.map_structure(lambda x, i=i: _group(x, i, group), arguments))
             for i in range(0, num_tasks, group)

@@ -304,13 +304,15 @@ def _terms(
     rows = tf.stack([*(surrogates.counts(p.phase) for p in points), count], axis=1)
     entropy = tf.reduce_sum(tf.stack(entropies), axis=0) if points else tf.reduce_sum(log_std + per_dimension, [1, 2])
     inner_kl = tf.stack(inner_kls, axis=1) / rows[:, :-1] if points else tf.zeros_like(rows[:, :0])
-    loss = surrogate.loss
+    parts = [surrogate.loss]
     if objective.entropy_bonus:
-        loss -= objective.entropy_bonus * entropy
+        parts.append(-objective.entropy_bonus * entropy)
     if objective.inner_penalty and penalties is not None:
-        loss += tf.reduce_sum(penalties.inner * inner_kl, axis=1)
+        parts.append(tf.reduce_sum(penalties.inner * inner_kl, axis=1))
     if objective.outer_penalty and penalties is not None:
-        loss += penalties.outer * outer_kl
+        parts.append(penalties.outer * outer_kl)
+    # A chain of sums would become AddN, whose order depends on timing.
+    loss = tf.reduce_sum(tf.stack(parts), axis=0) if len(parts) > 1 else surrogate.loss
     # The constraint may be on the policy before adaptation; the loss is on the adapted one in any case.
     if objective.constraint == "pre_update" and points:
         kl, count = inner_kls[0], rows[:, 0]

@@ -1,0 +1,86 @@
+"""The compiled graphs of MB-MPO's methods: no sum whose order depends on timing, and each traced once.
+
+TensorFlow's AddN accumulates into whichever input's buffer is free, so with three inputs or more its last bit depends
+on which thread was faster; repetition finds that once in thousands of calls, the graphs show it at once.
+"""
+
+import pytest
+import tensorflow as tf
+from learner_tools import maml, mbmpo, metrpo, silent, trpo
+from tensorflow.python.eager import context as eager_context
+
+from mbmpo.families import Swimmer
+from mbmpo.meta_ppo import MetaPPO
+from mbmpo.meta_updates import MetaTRPO, MetaVPG
+from metarl import compiled
+from metarl.compiled import Compiled
+
+SECOND_ORDER = {"inner_updates": 2, "trainable_inner_lr": True}
+# Without the real evaluation, whose phases have another number of rows and are functions of their own.
+SMALL = {"meta_steps": 1, "log_real_performance": False}
+LEARNERS = {
+    "MB-MPO TRPO": lambda: mbmpo(adaptation=SECOND_ORDER, family=Swimmer(), **SMALL),
+    "MB-MPO TRPO, exact product": lambda: mbmpo(MetaTRPO(hvp="exact", entropy_bonus=0.01), family=Swimmer(), **SMALL),
+    "MB-MPO PPO": lambda: mbmpo(
+        MetaPPO(clip_outer=False, max_epochs=2, entropy_bonus=0.01),
+        adaptation=SECOND_ORDER,
+        family=Swimmer(),
+        **SMALL,
+    ),
+    "MB-MPO VPG": lambda: mbmpo(MetaVPG(), family=Swimmer(), **SMALL),
+    "ME-TRPO": lambda: metrpo("validation", family=Swimmer(), update_steps=2),
+    "MAML TRPO": lambda: maml(MetaTRPO(constraint="pre_update"), adaptation=SECOND_ORDER, family=Swimmer()),
+    "TRPO": lambda: trpo(family=Swimmer()),
+}
+
+
+def sums_of_three(work):
+    """The AddN nodes with at least three inputs in the graphs that `work` executes."""
+    eager_context.context().enable_run_metadata()
+    try:
+        work()
+        metadata = eager_context.context().export_run_metadata()
+    finally:
+        eager_context.context().disable_run_metadata()
+    graphs = [graphs.post_optimization_graph for graphs in metadata.function_graphs]
+    assert graphs
+    nodes = [node for graph in graphs for node in graph.node]
+    nodes += [node for graph in graphs for function in graph.library.function for node in function.node_def]
+    return sorted(node.name for node in nodes if node.op == "AddN" and node.attr["N"].i >= 3)
+
+
+@pytest.fixture(scope="module", params=LEARNERS)
+def observed(request):
+    """(sums in the graphs of the first iteration, traces after the first and after the third by function)."""
+    made = []
+    patch = pytest.MonkeyPatch()
+    original = Compiled.__init__
+
+    def counted(self, function):
+        original(self, function)
+        made.append(self)
+
+    patch.setattr(compiled.Compiled, "__init__", counted)
+    learner = LEARNERS[request.param]()
+    sums = sums_of_three(lambda: learner.run_iteration(silent))
+    first = [function.experimental_get_tracing_count() for function in made]
+    for _ in range(2):
+        learner.run_iteration(silent)
+    patch.undo()
+    return sums, first, [function.experimental_get_tracing_count() for function in made]
+
+
+def test_no_sum_depends_on_timing(observed):
+    assert observed[0] == []
+
+
+def test_every_function_is_traced_once(observed):
+    """In three iterations with the same number of rows."""
+    _, first, last = observed
+    assert sum(first) > 3
+    assert set(last) <= {0, 1}
+
+
+def test_the_check_sees_such_a_sum():
+    function = tf.function(lambda x: tf.add_n([tf.tanh(x), tf.exp(x), tf.sin(x)]))
+    assert sums_of_three(lambda: function(tf.ones((3, 3))))
