@@ -6,6 +6,7 @@ import shutil
 from pathlib import Path
 
 import experiment_tools as tools
+import gin
 import numpy as np
 import pytest
 from absl import logging
@@ -162,6 +163,18 @@ def test_a_run_without_models_is_refused_by_name(run):
     learner = gin_front_door.build(gin_front_door.parse(["trpo/operative_config.gin"])).learner
     CheckpointStore(Path("trpo/checkpoints")).save(1, learner.state())
     assert "is a run of TRPOLearner, which learns no dynamics models" in mistake(directory="trpo")
+
+
+def test_a_run_with_fake_models_is_rebuilt(run):
+    """gin lists the macros of the models that the fake ones replace as used, and nothing that uses them."""
+    Path("tiny.gin").write_text(TINY)
+    fakes = ["ENSEMBLE = @FakePointEnsemble()", "FakePointEnsemble.num_models = %NUM_MODELS"]
+    config = gin_front_door.parse(["tiny.gin"], fakes)
+    learner = gin_front_door.build(config).learner
+    Path("fake/checkpoints").mkdir(parents=True)
+    Path("fake/operative_config.gin").write_text(gin.operative_config_str())
+    CheckpointStore(Path("fake/checkpoints")).save(1, learner.state())
+    assert type(saved_run.build_learner(saved_run.find("fake")).ensemble).__name__ == "FakePointEnsemble"
 
 
 def test_models_that_were_never_fitted_are_refused(run):
