@@ -60,7 +60,7 @@ STUDIES = {
     "maml_ppo_parallel_half_cheetah_direction": ((1, 10, 100), (2,)),
     "trpo_rand_param_half_cheetah": ((1, 11, 21, 31, 41), (2,)),
 }
-OWN = ("mbmpo_point_laptop", "maml_trpo_point_navigation")
+OWN = ("mbmpo_point_laptop", "mbmpo_half_cheetah_laptop", "maml_trpo_point_navigation")
 CROSSINGS = tuple(f"{method}_tesp_reacher_2link" for method in ("mbmpo", "metrpo", "mbmpc"))
 NAMES = [*COMPARISON, *OWN, *CROSSINGS, *(f"studies/{name}" for name in STUDIES)]
 SEEDS = {"mbmpo": (22, 33, 12), "metrpo": (12, 22, 44), "mbmpc": (20, 30, 40), "trpo": (1, 11)}

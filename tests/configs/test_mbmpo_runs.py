@@ -118,5 +118,5 @@ def test_the_clean_profile_trains(tmp_path):
 def test_every_config_runs(name, tmp_path):
     """With the networks as configured; only what scales the run is small."""
     params = [item for item in tiny(name) if not item.startswith(("MODEL_HIDDEN", "POLICY_HIDDEN", "NUM_MODELS"))]
-    params.append("META_BATCH_SIZE = 5")
+    params += ["META_BATCH_SIZE = 5", *(["IMAGINED_HORIZON = 4"] if "long_horizon" in name else [])]
     check(*run(name, (*params, "ITERATIONS = 1"), tmp_path / "run"), iterations=1)
