@@ -206,6 +206,10 @@ def test_rolling_mean_of_the_imagined_return(learner, monkeypatch, returns, upda
     assert found == returns[:tried] + [None] * (META_STEPS - tried)
 
 
+def test_the_final_table_repeats(learner):
+    assert learner.final_table(silent) == learner.final_table(silent)
+
+
 def test_schedule_and_reinitialisation_of_the_models():
     """Section 1.2, step 5."""
     schedule = ModelFit(max_epochs=(30, 20, 10))
