@@ -1,0 +1,273 @@
+"""Runs what `sweeps` planned: one process per run, some at once, each in its own folder and with its own log."""
+
+import datetime
+import logging as python_logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+from absl import logging
+from tqdm import tqdm
+
+from metarl.experiment.errors import UserError
+from metarl.experiment.sweeps import (
+    FAILED,
+    FINISHED,
+    INTERRUPTED,
+    LOGS,
+    RUNNING,
+    STATE_FILE,
+    SweepIndex,
+    SweepRun,
+    last_line,
+)
+
+SUCCESS, SOME_FAILED = 0, 1
+_STOPPED_BY_SIGNAL = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+_TICK = 0.05  # seconds between two looks at the processes
+
+
+class Process(Protocol):
+    """A run's process, wherever it is."""
+
+    def poll(self) -> int | None:
+        """Returns the exit code, negative for a signal that ended it; None while it runs."""
+
+    def signal(self, number: int) -> None:
+        """Sends a signal."""
+
+
+class Launcher(Protocol):
+    """Starts processes; `LocalLauncher` here, or a Ray cluster."""
+
+    def start(self, command: Sequence[str], log: Path) -> Process:
+        """Starts a command whose words go to the end of `log`; raises OSError if it cannot."""
+
+    def close(self) -> None:
+        """Gives back what was held."""
+
+
+class LocalLauncher:
+    """Starts processes on this machine.
+
+    Each is a session of its own, so that a Ctrl-C on the terminal reaches only the sweep, which passes it on once.
+    """
+
+    def start(self, command: Sequence[str], log: Path) -> Process:
+        """Starts a command; raises OSError if it cannot."""
+        with log.open("ab") as file:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
+            )
+        return _LocalProcess(process)
+
+    def close(self) -> None:
+        """Holds nothing."""
+
+
+class _LocalProcess:
+    def __init__(self, process: subprocess.Popen):
+        self._process = process
+
+    def poll(self) -> int | None:
+        return self._process.poll()
+
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
+
+class _StopRequests:
+    """While entered, counts SIGTERM and Ctrl-C instead of letting them end the process."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.number = signal.SIGTERM
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "_StopRequests":
+        if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number: int, _: FrameType | None) -> None:
+        self.count += 1
+        self.number = signal.Signals(number)
+        told = {
+            1: b"\nstopping every run after its meta-update (once more: at once, back to the last checkpoint)\n",
+            2: b"\nstopping every run at once (once more: kill them)\n",
+        }
+        os.write(2, told.get(self.count, b"\nkilling every run\n"))
+
+
+def train_command(index: SweepIndex, gin_files: Sequence[str], gin_params: Sequence[str], run: SweepRun) -> list[str]:
+    """Returns the command that trains, or resumes, a run of the sweep."""
+    return [
+        sys.executable,
+        "-m",
+        "launchers.train",
+        *(f"--gin_file={name}" for name in gin_files),
+        *(f"--gin_param={text}" for text in (*gin_params, *run.bindings)),
+        f"--seed={run.seed}",
+        f"--logdir={index.run_path(run).absolute()}",
+    ]
+
+
+def run_sweep(
+    index: SweepIndex, gin_files: Sequence[str], gin_params: Sequence[str], launcher: Launcher, jobs: int
+) -> int:
+    """Runs every run that is not finished, and keeps the index; the same call later goes on where this one stopped.
+
+    Args:
+        index: of the sweep.
+        gin_files: of every run.
+        gin_params: of every run.
+        launcher: starts the processes.
+        jobs: processes at once.
+
+    Returns:
+        0 if every run is finished, 1 if one failed, 128 plus the number of the signal that stopped the sweep.
+
+    Raises:
+        UserError: another sweep works in the folder, or it cannot be written to; the runs were stopped before.
+    """
+    index.directory.acquire()
+    try:
+        index.load()  # another sweep may have come and gone since the first look
+        try:
+            index.directory.path(LOGS).mkdir(exist_ok=True)
+            index.write()
+            return _Session(index, gin_files, gin_params, launcher, jobs).run()
+        except OSError as error:
+            raise UserError(f"cannot write to {index.root}: {error}; the same command goes on") from error
+    finally:
+        index.directory.release()
+
+
+class _Session:
+    """The part of a sweep that one process does."""
+
+    def __init__(
+        self, index: SweepIndex, gin_files: Sequence[str], gin_params: Sequence[str], launcher: Launcher, jobs: int
+    ):
+        self._index, self._launcher, self._jobs = index, launcher, jobs
+        self._gin_files, self._gin_params = gin_files, gin_params
+        self._waiting = [run for run in index.runs if run.state != FINISHED]
+        self._active: list[tuple[SweepRun, Process]] = []
+        done = len(index.runs) - len(self._waiting)
+        self._bar = tqdm(
+            total=len(index.runs), initial=done, unit="run", disable=None, file=sys.stderr, dynamic_ncols=True
+        )
+        if done:
+            self._say(f"{done} of {len(index.runs)} runs are finished already")
+
+    def run(self) -> int:
+        passed_on = 0
+        with _StopRequests() as stop:
+            try:
+                while self._active or (self._waiting and not stop.count):
+                    while self._waiting and len(self._active) < self._jobs and not stop.count:
+                        self._start(self._waiting.pop(0))
+                    if stop.count > passed_on:
+                        passed_on = stop.count
+                        self._signal(signal.SIGTERM if passed_on <= 2 else signal.SIGKILL)
+                    if not self._collect(stopping=bool(stop.count)):
+                        time.sleep(_TICK)
+            finally:
+                self._end_all()
+                self._bar.close()
+            return self._summary(stop)
+
+    def _start(self, run: SweepRun) -> None:
+        run.state, run.exit_code, run.message = RUNNING, None, ""
+        run.started, run.finished = _now(), ""
+        path = self._index.log_path(run)
+        command = train_command(self._index, self._gin_files, self._gin_params, run)
+        self._index.write()
+        self._active.append((run, self._launcher.start(command, path)))
+        self._show()
+
+    def _collect(self, *, stopping: bool) -> bool:
+        """Takes in the runs that ended; returns whether there were any."""
+        ended = [(run, process, code) for run, process in self._active if (code := process.poll()) is not None]
+        for run, process, code in ended:
+            self._active.remove((run, process))
+            run.exit_code, run.finished = code, _now()
+            stopped = code in _STOPPED_BY_SIGNAL or (stopping and code < 0)
+            run.state = FINISHED if code == 0 else INTERRUPTED if stopped else FAILED
+            log = self._index.log_path(run)
+            seconds = (_time(run.finished) - _time(run.started)).total_seconds()
+            if run.state == FINISHED:
+                self._say(f"finished   {run.label}  {seconds:.0f} s  {self._index.run_path(run)}")
+                self._bar.update()
+            elif run.state == INTERRUPTED:
+                self._say(f"interrupted  {run.label}")
+            else:
+                run.message = last_line(log) or _ended_by(code)
+                self._say(f"FAILED     {run.label}  exit code {code}: {run.message}  ({log})")
+        if ended:
+            self._index.write()
+            self._show()
+        return bool(ended)
+
+    def _signal(self, number: int) -> None:
+        for _, process in self._active:
+            process.signal(number)
+
+    def _end_all(self) -> None:
+        """What is left when the sweep itself breaks: nothing may go on training unseen."""
+        if self._active:
+            self._signal(signal.SIGTERM)
+            for _, process in self._active:
+                while process.poll() is None:
+                    time.sleep(_TICK)
+        self._launcher.close()
+
+    def _summary(self, stop: _StopRequests) -> int:
+        runs = self._index.runs
+        counts = {state: sum(run.state == state for run in runs) for state in dict.fromkeys(r.state for r in runs)}
+        told = ", ".join(f"{count} {state}" for state, count in counts.items())
+        self._say(f"{len(runs)} runs: {told}; {self._index.root / 'index.csv'}")
+        if stop.count:
+            self._say("stopped; the same command goes on")
+            return 128 + stop.number
+        return SOME_FAILED if counts.get(FAILED) else SUCCESS
+
+    def _show(self) -> None:
+        failed = sum(run.state == FAILED for run in self._index.runs)
+        self._bar.set_postfix_str(f"{len(self._active)} running" + (f", {failed} failed" if failed else ""))
+
+    def _say(self, line: str) -> None:
+        if logging.get_absl_logger().isEnabledFor(python_logging.INFO):
+            tqdm.write(line, file=sys.stderr)
+
+
+def describe(index: SweepIndex) -> str:
+    """Returns what `--dry_run` shows: every run with its state and folder."""
+    lines = [f"{run.state:<11}  {run.label}  {index.run_path(run)}\n" for run in index.runs]
+    left = sum(run.state != FINISHED for run in index.runs)
+    there = "" if (index.root / STATE_FILE).is_file() else " (new)"
+    return "".join(lines) + f"{len(index.runs)} runs, {left} to do, in {index.root}{there}\n"
+
+
+def _now() -> str:
+    return datetime.datetime.now().astimezone().isoformat(timespec="milliseconds")
+
+
+def _time(text: str) -> datetime.datetime:
+    return datetime.datetime.fromisoformat(text)
+
+
+def _ended_by(code: int) -> str:
+    return f"ended by {signal.Signals(-code).name}" if code < 0 else "it said nothing"

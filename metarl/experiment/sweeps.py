@@ -1,0 +1,273 @@
+"""Which runs a sweep consists of, and what is known of each: planned here, run by `sweep_runner`.
+
+A sweep's folder:
+
+sweep.json              the configuration and every run's state; what a resume reads
+index.csv               the same as a table, for eyes and other programs
+<values>-<hash>/seed_n  one run
+logs/                   what each run's process said
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import itertools
+import json
+import re
+import tokenize
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gin import config_parser
+
+from metarl.experiment import gin_bindings, project
+from metarl.experiment.errors import UserError, did_you_mean
+from metarl.experiment.gin_bindings import MACRO, Key
+from metarl.experiment.run_directory import RunDirectory, csv_text, default_path
+from metarl.experiment.sweep_lines import Axis
+
+STATE_FILE, INDEX_FILE, LOGS = "sweep.json", "index.csv", "logs"
+PENDING, RUNNING, FINISHED, FAILED, INTERRUPTED = "pending", "running", "finished", "failed", "interrupted"
+_FORMAT = 1
+_LONGEST_LABEL = 80
+_LENGTHENS = re.compile(r"\s*ITERATIONS\s*=")
+
+
+@dataclasses.dataclass
+class SweepRun:
+    """One run of a sweep.
+
+    Attributes:
+        folder: relative to the sweep's, made of letters that no value can choose freely.
+        values: the swept names with their gin text.
+        seed: of the run.
+        state: one of the five words above.
+        exit_code: of its process; negative for a signal that ended it, None before its end.
+        started: when its latest process was, as ISO 8601 with the time zone; "" before.
+        finished: when that process ended.
+        message: the last line that a failed run said.
+    """
+
+    folder: str
+    values: dict[str, str]
+    seed: int
+    state: str = PENDING
+    exit_code: int | None = None
+    started: str = ""
+    finished: str = ""
+    message: str = ""
+
+    @property
+    def bindings(self) -> list[str]:
+        """The gin statements of the values."""
+        return [f"{name} = {text}" for name, text in self.values.items()]
+
+    @property
+    def label(self) -> str:
+        """The values and the seed, for a line of the log."""
+        return " ".join([f"{name}={text}" for name, text in self.values.items()] + [f"seed={self.seed}"])
+
+
+def bound_keys(gin_files: Sequence[str], gin_params: Sequence[str] = ()) -> dict[Key, Any]:
+    """Returns what gin files with their includes and bindings bind, without importing what they configure.
+
+    Raises:
+        UserError: a file is missing or not gin.
+    """
+    bound: dict[Key, Any] = {}
+
+    def read(text: str, source: str, including: tuple[Path, ...]) -> None:
+        try:
+            for statement in config_parser.ConfigParser(text, gin_bindings.ReferenceRecorder()):
+                if isinstance(statement, config_parser.BindingStatement):
+                    bound[gin_bindings.key_of(statement)] = statement.value
+                elif isinstance(statement, config_parser.IncludeStatement):
+                    path = project.find_gin_file(statement.filename, source)
+                    if path in including:
+                        raise UserError(f"{source}: the gin file {statement.filename!r} includes itself")
+                    read(path.read_text(encoding="utf-8"), statement.filename, (*including, path))
+        except (SyntaxError, ValueError, StopIteration, RuntimeError, tokenize.TokenError) as error:
+            raise UserError(f"{source}: not valid gin: {' '.join(str(error).split())}") from error
+
+    for name in gin_files:
+        path = project.find_gin_file(name, "--gin_file")
+        read(path.read_text(encoding="utf-8"), name, (path,))
+    for statement in gin_params:
+        read(statement, f"--gin_param={statement.strip()!r}", ())
+    return bound
+
+
+def resolve_names(axes: Sequence[Axis], bound: dict[Key, Any]) -> list[Axis]:
+    """Returns the axes with names that the configuration has; 'inner_lr' may stand for INNER_LR or TESP.inner_lr.
+
+    A binding 'Name.parameter' passes as it stands: only importing what is configured could tell, and each run does.
+
+    Raises:
+        UserError: no macro has that name, a name is swept twice, or it is the seed.
+    """
+    macros = [key.scope for key in bound if key.selector == MACRO]
+    resolved = [Axis(tuple(_resolved(name, macros, bound) for name in axis.names), axis.values) for axis in axes]
+    names = [name for axis in resolved for name in axis.names]
+    for name in names:
+        if name == "SEED":
+            raise UserError("--sweep: the seeds of a sweep are --seeds=1,2,3, not a sweep of SEED")
+        if names.count(name) > 1:
+            raise UserError(f"--sweep: {name} is swept twice; values that belong together are (A, B)=[(1, 2), ...]")
+    return resolved
+
+
+def _resolved(name: str, macros: list[str], bound: dict[Key, Any]) -> str:
+    if "." in name or name in macros:
+        return name
+    alike = [macro for macro in macros if macro.lower() == name.lower()]
+    alike = alike or sorted({str(key) for key in bound if key.selector != MACRO and key.parameter == name})
+    if len(alike) == 1:
+        return alike[0]
+    if alike:
+        raise UserError(f"--sweep: {name!r} may be any of {', '.join(alike)}")
+    parameters = [str(key) for key in bound if key.selector != MACRO]
+    raise UserError(f"--sweep: the config has no macro {name!r}{did_you_mean(name, [*macros, *parameters])}")
+
+
+def plan(axes: Sequence[Axis], seeds: Sequence[int]) -> list[SweepRun]:
+    """Returns the runs of a grid: every combination of the axes' values with every seed, seeds innermost.
+
+    Raises:
+        UserError: two combinations are the same.
+    """
+    runs: dict[str, SweepRun] = {}
+    for combination in itertools.product(*(axis.values for axis in axes)):
+        values = {
+            name: repr(value)
+            for axis, chosen in zip(axes, combination, strict=True)
+            for name, value in zip(axis.names, chosen, strict=True)
+        }
+        for seed in seeds:
+            run = SweepRun("/".join([*_folder(values), f"seed_{seed}"]), values, seed)
+            if run.folder in runs:
+                raise UserError(f"--sweep: {run.label} is there twice")
+            runs[run.folder] = run
+    return list(runs.values())
+
+
+def _folder(values: dict[str, str]) -> list[str]:
+    """Returns the folder's name in a list, or [] without values: a readable part, and a hash of what it leaves out."""
+    if not values:
+        return []
+    readable = "_".join(f"{name.rsplit('.', 1)[-1]}-{text}" for name, text in values.items())
+    readable = re.sub(r"[^A-Za-z0-9.-]+", "_", readable)
+    readable = re.sub(r"\.{2,}|_[._]+", "_", readable).strip("._-")[:_LONGEST_LABEL]
+    text = json.dumps(sorted(values.items()))
+    return [f"{readable}-{hashlib.sha256(text.encode()).hexdigest()[:10]}"]
+
+
+def default_folder(gin_files: Sequence[str], gin_params: Sequence[str], axes: Sequence[Axis]) -> Path:
+    """Returns `runs/<config>/sweep_<names>_<hash>`: the same for the same sweep, whatever its values and seeds."""
+    names = [name for axis in axes for name in axis.names]
+    fixed = [text for text in gin_params if not _LENGTHENS.match(text)]
+    digest = hashlib.sha256(json.dumps([list(gin_files), fixed, sorted(names)]).encode()).hexdigest()[:8]
+    readable = re.sub(r"[^A-Za-z0-9]+", "_", "_".join(names) or "seeds").strip("_")[:40].strip("_")
+    return default_path(gin_files, None) / f"sweep_{readable}_{digest}"
+
+
+class SweepIndex:
+    """What is known of a sweep's runs, kept in its folder.
+
+    Args:
+        root: of the sweep; need not exist.
+        gin_files: of the runs.
+        gin_params: of the runs, besides the swept values.
+        planned: the runs wanted. Others that the folder knows stay in its index untouched.
+
+    Raises:
+        UserError: the folder is no sweep's, or another sweep's.
+    """
+
+    def __init__(self, root: Path, gin_files: Sequence[str], gin_params: Sequence[str], planned: Sequence[SweepRun]):
+        self.directory = RunDirectory(root)
+        self.root = root
+        self._base: dict[str, Any] = {"gin_files": list(gin_files), "gin_params": list(gin_params)}
+        self._planned = list(planned)
+        self.runs: list[SweepRun] = []
+        self.load()
+
+    def load(self) -> None:
+        """Reads the folder; a run that a killed sweep left running is an interrupted one. Writes nothing."""
+        stored = self._read()
+        for run in stored:
+            gone = run.state == FINISHED and not (self.run_path(run) / "operative_config.gin").is_file()
+            if gone or run.state == RUNNING:
+                run.state = INTERRUPTED if run.state == RUNNING else PENDING
+        known = {run.folder: run for run in stored}
+        self.runs = [known.get(run.folder, run) for run in self._planned]
+        wanted = {run.folder for run in self._planned}
+        self._others = [run for run in stored if run.folder not in wanted]
+        for run in self.runs:
+            self.run_path(run)  # raises if a symbolic link leads out of the sweep
+
+    def _read(self) -> list[SweepRun]:
+        path = self.root / STATE_FILE
+        try:
+            if not self.root.is_dir():
+                if self.root.exists():
+                    raise UserError(f"cannot use --logdir {self.root}: it is not a folder")
+                return []
+            names = {entry.name for entry in self.root.iterdir()} - {"lock"}
+            if not names:
+                return []
+            if STATE_FILE not in names:
+                what = ", ".join(sorted(names)[:3])
+                raise UserError(f"{self.root} is not empty and not a sweep (it holds {what}); choose another --logdir")
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            runs = [
+                SweepRun(**{**run, "folder": str(run["folder"]), "values": dict(run["values"])})
+                for run in stored["runs"]
+            ]
+            base = {name: stored[name] for name in self._base}
+        except OSError as error:
+            raise UserError(f"cannot use --logdir {self.root}: {error.strerror}") from error
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(f"{path} cannot be read; bring it back or choose another --logdir") from error
+        self._check_same(base, runs)
+        return runs
+
+    def _check_same(self, stored: dict[str, Any], runs: list[SweepRun]) -> None:
+        for name, flag in (("gin_files", "--gin_file"), ("gin_params", "--gin_param")):
+            there = [text for text in stored[name] if not _LENGTHENS.match(text)]
+            here = [text for text in self._base[name] if not _LENGTHENS.match(text)]
+            if there != here:
+                raise UserError(
+                    f"{self.root} holds a sweep with {flag} {', '.join(there) or 'absent'}, "
+                    f"not {', '.join(here) or 'absent'}; choose another --logdir"
+                )
+        if stored != self._base:  # another number of ITERATIONS: every run looks for itself whether it is complete
+            for run in runs:
+                run.state = PENDING
+
+    def run_path(self, run: SweepRun) -> Path:
+        """Returns a run's folder; raises UserError if it would lie outside the sweep's."""
+        return self.directory.path(*run.folder.split("/"))
+
+    def log_path(self, run: SweepRun) -> Path:
+        """Returns where what a run's process says is kept; raises UserError if that lay outside the sweep's folder."""
+        return self.directory.path(LOGS, run.folder.replace("/", "_") + ".log")
+
+    def write(self) -> None:
+        """Writes both files; each is replaced as a whole."""
+        everything = [*self.runs, *self._others]
+        content = {"format": _FORMAT, **self._base, "runs": [dataclasses.asdict(run) for run in everything]}
+        self.directory.write_text(STATE_FILE, json.dumps(content, indent=1) + "\n")
+        rows = []
+        for run in everything:
+            row = dataclasses.asdict(run)
+            rows.append({"run": row.pop("folder"), **row.pop("values"), **row})
+        self.directory.write_text(INDEX_FILE, csv_text(rows))
+
+
+def last_line(path: Path) -> str:
+    """Returns the last line of a log that says something."""
+    with contextlib.suppress(OSError):
+        lines = path.read_bytes()[-8192:].decode("utf-8", "replace").splitlines()
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return ""

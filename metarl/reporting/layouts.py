@@ -1,0 +1,280 @@
+"""Which curves of which runs make a figure: any column against any other, and the two papers' figures."""
+
+import re
+from collections.abc import Sequence
+
+import numpy as np
+from absl import logging
+
+from metarl.experiment.errors import UserError, did_you_mean
+from metarl.reporting import intervals, runs
+from metarl.reporting.panels import Curve, FigurePlan, Panel
+from metarl.reporting.runs import Run
+
+LAYOUTS = ("columns", "tesp", "mbmpo")
+_X_NAMES = {
+    "env_steps": ("env_steps/counted", "env_steps/total"),
+    "iteration": ("iteration",),
+    "time": ("time/iteration", "time/meta_update"),
+}
+_X_LABELS = {"env_steps": "environment steps", "iteration": "meta-updates", "time": "training time, seconds"}
+_Y_NAMES = ("pre_update/return", "real/return", "return")  # MB-MPO specification, section 9.7
+_SETS = {"train": "D", "test_1": "D′", "test_2": "D″"}
+_VALIDATION = re.compile(r"validation_(\w+)/return_(\d+)")
+_MODEL_FREE_STEPS, _MODEL_BASED_END, _MODEL_FREE_END = 10_000, 4e5, 1e7
+_PAPER_INNER_LR = "INNER_LR=0.001"
+
+
+def columns(found: Sequence[Run], x: str, y: Sequence[str], group_by: Sequence[str], points: int) -> FigurePlan:
+    """A panel per environment and column; rows are environments.
+
+    Args:
+        found: the runs.
+        x: 'env_steps', 'iteration', 'time', or a column.
+        y: columns; 'return' is the first existing of section 9.7's, and a run without one is left out.
+        group_by: names of settings.
+        points: at most so many per curve.
+
+    Raises:
+        UserError: no run has a column, or a group's name.
+    """
+    rows = []
+    for family, members in _families(found).items():
+        row = []
+        for name in y:
+            wanted = _y_columns(found, name)
+            having = [run for run in members if _first(run, wanted) and _first(run, _X_NAMES.get(x, (x,)))]
+            for run in members:
+                if run not in having:
+                    logging.warning("left out: %s has no column %s", run.path, name if _first(run, (x,)) else x)
+            if not having:
+                continue
+            curves = []
+            for label, group in runs.group(having, group_by).items():
+                pairs = [_pair(run, x, wanted) for run in group]
+                curve = _curve(label, group, pairs, points)
+                if curve is not None:
+                    curves.append(curve)
+            label = " or ".join(dict.fromkeys(_first(run, wanted) or "" for run in having))
+            row.append(Panel(family, _X_LABELS.get(x, x), label, curves, integer_x=x == "iteration"))
+        if row:
+            rows.append(row)
+    _require(any(panel.curves for row in rows for panel in row), f"no run has a row with {', '.join(y)}")
+    return FigurePlan(_file_name("_".join(y), "vs", x), rows)
+
+
+def check_columns(found: Sequence[Run], x: str, y: Sequence[str]) -> None:
+    """Raises UserError if no run has one of the columns; names the nearest."""
+    if x not in _X_NAMES:
+        _require_column(found, x, "--x", _X_NAMES)
+    elif not any(_first(run, _X_NAMES[x]) for run in found):
+        raise UserError(f"--x={x}: no run has a column {' or '.join(_X_NAMES[x])}")
+    for name in y:
+        _y_columns(found, name)
+
+
+def tesp(found: Sequence[Run], group_by: Sequence[str], points: int) -> list[FigurePlan]:
+    """The paper's two figures: return on D, D', D'' against meta-updates, and against the number of fast-updates.
+
+    The first shows the validation after all fast-updates; the second every run's last validation, or, of a run
+    without validation, the table at its end. Rows are environments.
+
+    Raises:
+        UserError: no run has either.
+    """
+    against_updates, against_fast = [], []
+    for family, members in _families(found).items():
+        updates, fast = [], []
+        for goal_set, symbol in _SETS.items():
+            title = f"{family}, {symbol}"
+            curves, fast_curves = [], []
+            for label, group in runs.group(members, group_by).items():
+                validated = [run for run in group if _validation_columns(run, goal_set)]
+                pairs = []
+                for run in validated:
+                    iteration, value = run.read(["iteration", _validation_columns(run, goal_set)[-1]])
+                    pairs.append((iteration, value))
+                curve = _curve(label, validated, pairs, points)
+                if curve is not None:
+                    curves.append(curve)
+                series = [(run, values) for run in group if len(values := _by_fast_update(run, goal_set))]
+                curve = _curve(
+                    label,
+                    [run for run, _ in series],
+                    [(np.arange(len(values), dtype=float), values) for _, values in series],
+                    points,
+                )
+                if curve is not None:
+                    fast_curves.append(curve)
+            y_label = "return after all fast-updates"
+            if curves:
+                updates.append(Panel(title, "meta-updates", y_label, curves, integer_x=True))
+            if fast_curves:
+                fast.append(Panel(title, "fast-updates", "return", fast_curves, integer_x=True, markers=True))
+        against_updates += [updates] if updates else []
+        against_fast += [fast] if fast else []
+    _require(against_fast, "--layout=tesp: no run has columns validation_<set>/return_<k>, or a table of its goal sets")
+    plans = [FigurePlan("tesp_meta_updates", against_updates)] if against_updates else []
+    return [*plans, FigurePlan("tesp_fast_updates", against_fast)]
+
+
+def mbmpo(found: Sequence[Run], group_by: Sequence[str]) -> list[FigurePlan]:
+    """The paper's learning curves (MB-MPO specification, section 9.7): model-based methods, and model-free ones.
+
+    The first existing of three returns against the counted steps. MB-MPO's steps are shifted left by half of the
+    first gap, model-free ones floored to multiples of 10,000; values at equal steps are pooled. Grouped by method,
+    MB-MPO's runs are those with the paper's inner step size, if there are any. In the model-free figure a dashed
+    line goes on at the best mean of each model-based curve.
+
+    Raises:
+        UserError: no run has such columns.
+    """
+    chosen = [run for run in found if _first(run, _Y_NAMES) and _first(run, _X_NAMES["env_steps"])]
+    for run in found:
+        if run not in chosen:
+            logging.warning("left out: %s has no column %s", run.path, " or ".join(_Y_NAMES))
+    _require(chosen, f"--layout=mbmpo: no run has a column {' or '.join(_Y_NAMES)}")
+    if list(group_by) == ["method"]:
+        chosen = _with_paper_inner_lr(chosen)
+    based, free = [], []
+    for family, members in _families(chosen).items():
+        model_based = [run for run in members if _is_model_based(run)]
+        if model_based:
+            curves = _pooled_curves(model_based, group_by, _MODEL_BASED_END)
+            based.append(Panel(family, _X_LABELS["env_steps"], "return", curves))
+        if len(model_based) < len(members):
+            curves = _pooled_curves(members, group_by, _MODEL_FREE_END, positive=True)
+            based_labels = runs.group(model_based, group_by) if model_based else {}
+            best = {c.label: float(np.max(c.summary.mean)) for c in curves if c.label in based_labels}
+            end = min(_MODEL_FREE_END, 1.15 * max((float(curve.x[-1]) for curve in curves), default=1.0))
+            panel = Panel(family, _X_LABELS["env_steps"], "return", curves, log_x=True, reference_lines=best)
+            panel.x_end = end
+            free.append(panel)
+    plans = [FigurePlan("mbmpo_model_based", _grid(based), band="std")] if based else []
+    return plans + ([FigurePlan("mbmpo_model_free", _grid(free), band="std")] if free else [])
+
+
+def _with_paper_inner_lr(found: list[Run]) -> list[Run]:
+    ours = [run for run in found if run.method == "MB-MPO" and "INNER_LR" in run.settings]
+    kept = runs.where(ours, [_PAPER_INNER_LR]) if any(_has_paper_inner_lr(run) for run in ours) else ours
+    if len(kept) < len(ours):
+        logging.info(
+            "left out: %d runs of MB-MPO whose INNER_LR is not the paper's 0.001; --group_by=INNER_LR shows them",
+            len(ours) - len(kept),
+        )
+    return [run for run in found if run not in ours or run in kept]
+
+
+def _has_paper_inner_lr(run: Run) -> bool:
+    try:
+        return float(run.settings["INNER_LR"]) == 0.001
+    except ValueError:
+        return False
+
+
+def _pooled_curves(members: list[Run], group_by: Sequence[str], end: float, positive: bool = False) -> list[Curve]:
+    curves = []
+    for label, group in runs.group(members, group_by).items():
+        steps, returns = [], []
+        for run in group:
+            x_name, y_name = _first(run, _X_NAMES["env_steps"]), _first(run, _Y_NAMES)
+            x, y = run.read([x_name or "", y_name or ""])
+            x, y = x[~np.isnan(y)], y[~np.isnan(y)]
+            if run.method == "MB-MPO" and len(x) > 1:
+                x = x - (x[1] - x[0]) / 2
+            elif not _is_model_based(run):
+                x = np.floor(x / _MODEL_FREE_STEPS) * _MODEL_FREE_STEPS
+            shown = (x <= end) & ((x > 0) | (not positive))  # a logarithmic axis has no 0
+            steps.append(x[shown])
+            returns.append(y[shown])
+        at, summary = intervals.pooled(np.concatenate(steps), np.concatenate(returns))
+        if len(at):
+            curves.append(Curve(label, len(group), at, summary))
+    return curves
+
+
+def _is_model_based(run: Run) -> bool:
+    return "env_steps/counted" in run.columns
+
+
+def _grid(panels: list[Panel], width: int = 3) -> list[list[Panel]]:
+    return [panels[i : i + width] for i in range(0, len(panels), width)]
+
+
+def _families(found: Sequence[Run]) -> dict[str, list[Run]]:
+    families: dict[str, list[Run]] = {}
+    for run in found:
+        families.setdefault(run.family, []).append(run)
+    return dict(sorted(families.items()))
+
+
+def _first(run: Run, names: Sequence[str]) -> str | None:
+    """Returns the first of the columns that the run has."""
+    return next((name for name in names if name in run.columns), None)
+
+
+def _y_columns(found: Sequence[Run], name: str) -> tuple[str, ...]:
+    """Returns what `name` stands for: itself if some run has it; 'return' also for section 9.7's three columns."""
+    wanted = _Y_NAMES if name == "return" else (name,)
+    if not any(_first(run, wanted) for run in found):
+        _require_column(found, name, "--y", ())
+    return wanted
+
+
+def _require_column(
+    found: Sequence[Run], name: str, flag: str, more: Sequence[str] | dict[str, tuple[str, ...]]
+) -> None:
+    known = dict.fromkeys(column for run in found for column in run.columns)
+    if name not in known:
+        ends = [column for column in known if column.rsplit("/", 1)[-1] == name]
+        hint = f"; did you mean {ends[0]!r}?" if ends else did_you_mean(name, [*known, *more])
+        raise UserError(f"{flag}: no run has a column {name!r}{hint or '; there are ' + ', '.join(list(known)[:8])}")
+
+
+def _pair(run: Run, x: str, wanted: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+    at, value = run.read([_first(run, _X_NAMES.get(x, (x,))) or "", _first(run, wanted) or ""])
+    return (np.cumsum(np.nan_to_num(at)) if x == "time" else at), value
+
+
+def _curve(label: str, group: Sequence[Run], pairs: list[tuple[np.ndarray, np.ndarray]], points: int) -> Curve | None:
+    """Returns a group's curve; runs of one configuration are one stratum of the bootstrap. None without any value."""
+    having = [(run, pair) for run, pair in zip(group, pairs, strict=True) if not np.isnan(pair[1] + pair[0]).all()]
+    if not having:
+        return None
+    grid, values = intervals.align([pair for _, pair in having], points)
+    _, strata = np.unique([run.configuration for run, _ in having], return_inverse=True)
+    return Curve(label, len(having), grid, intervals.summarise(values, strata))
+
+
+def _validation_columns(run: Run, goal_set: str) -> list[str]:
+    """Returns the columns of the returns after 0 .. K fast-updates on a goal set."""
+    numbered = {}
+    for column in run.columns:
+        match = _VALIDATION.fullmatch(column)
+        if match and match[1] == goal_set:
+            numbered[int(match[2])] = column
+    return [numbered[k] for k in sorted(numbered)]
+
+
+def _by_fast_update(run: Run, goal_set: str) -> np.ndarray:
+    """Returns the newest returns after 0 .. K fast-updates, or an empty array."""
+    names = _validation_columns(run, goal_set)
+    if names:
+        values = np.stack(run.read(names))
+        measured = np.flatnonzero(~np.isnan(values).any(axis=0))
+        if len(measured):
+            return values[:, measured[-1]]
+    for row in run.final_rows():
+        if row.get("goal_set") == goal_set:
+            after = [name for name in row if re.fullmatch(r"fast_update_\d+", name)]
+            return np.array([float(row[name]) for name in after if row[name]])
+    return np.array([])
+
+
+def _file_name(*parts: str) -> str:
+    return "_".join(re.sub(r"[^A-Za-z0-9]+", "_", part).strip("_") for part in parts)[:120]
+
+
+def _require(condition: object, message: str) -> None:
+    if not condition:
+        raise UserError(message)

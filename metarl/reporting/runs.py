@@ -1,0 +1,232 @@
+"""Run folders as a plot sees them: what was configured, read without executing it, and the columns measured."""
+
+import csv
+import functools
+import glob
+import os
+import re
+import tokenize
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+
+from metarl.experiment import gin_bindings
+from metarl.experiment.errors import UserError, did_you_mean
+from metarl.experiment.gin_bindings import MACRO
+
+_CONFIG, _TABLE, _FINAL = "operative_config.gin", "progress.csv", "final.csv"
+_IDENTITY = re.compile(r"^(SEED|ITERATIONS) = .*\n", re.MULTILINE)
+_NAMES = {
+    "MBMPO": "MB-MPO",
+    "METRPO": "ME-TRPO",
+    "MBMPC": "MB-MPC",
+    "MetaSGD": "Meta-SGD",
+    "TESPAdaptivePolicy": "TESP, policy adapted",
+}
+
+
+class Run:
+    """A run's folder.
+
+    Attributes:
+        path: the folder.
+        columns: of its progress.csv.
+        configuration: a label that runs share which differ in nothing but seed and length.
+        settings: the text of every macro and binding, and of 'method', 'family', 'seed' and 'folder'.
+    """
+
+    def __init__(self, path: Path):
+        self.path = path
+        text = (path / _CONFIG).read_text(encoding="utf-8")
+        self.configuration = _IDENTITY.sub("", text)
+        try:
+            settings = _settings(self.configuration)
+        except (SyntaxError, ValueError, StopIteration, tokenize.TokenError) as error:
+            raise UserError(f"{path / _CONFIG} cannot be read: it is not valid gin") from error
+        changed = {line.split(" = ")[0]: line.split(" = ", 1)[1].strip() for line in _lines(text)}
+        self.settings = settings | changed | {"folder": path.name}
+        if "SEED" in changed:
+            self.settings["seed"] = changed["SEED"]
+        with (path / _TABLE).open(newline="", encoding="utf-8") as file:
+            self.columns = next(csv.reader(file), [])
+
+    @property
+    def method(self) -> str:
+        """The method as the papers write it."""
+        return self.settings.get("method", "?")
+
+    @property
+    def family(self) -> str:
+        """The environment."""
+        return self.settings.get("family", "?")
+
+    def read(self, names: Sequence[str]) -> list[np.ndarray]:
+        """Returns columns; NaN for an empty cell, and nothing of a row that is still being written.
+
+        Raises:
+            UserError: a cell is not a number.
+        """
+        path = self.path / _TABLE
+        where = [self.columns.index(name) for name in names]
+        found: list[list[float]] = [[] for _ in names]
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            lines = file.read().splitlines(keepends=True)
+        complete = lines[1:] if lines[-1:] and lines[-1].endswith("\n") else lines[1:-1]
+        for row in csv.reader(complete):
+            if len(row) == len(self.columns):
+                for values, index in zip(found, where, strict=True):
+                    cell = row[index]
+                    try:
+                        values.append(float(cell) if cell else np.nan)
+                    except ValueError as error:
+                        raise UserError(f"{path}: {cell!r} in column {names[0]} is not a number") from error
+        return [np.array(values, np.float64) for values in found]
+
+    def final_rows(self) -> list[dict[str, str]]:
+        """Returns the table at the end of the run, or [] before that."""
+        try:
+            with (self.path / _FINAL).open(newline="", encoding="utf-8") as file:
+                return list(csv.DictReader(file))
+        except FileNotFoundError:
+            return []
+
+
+def _lines(text: str) -> list[str]:
+    return [found[0] for found in _IDENTITY.finditer(text)]
+
+
+@functools.cache
+def _settings(text: str) -> dict[str, str]:
+    """Reads a configuration without its seed, so that the runs of one configuration are read once."""
+    bindings = gin_bindings.read(text)
+    found: dict[str, str] = {key.scope: repr(value) for key, value in bindings.items() if key.selector == MACRO}
+    resolved = gin_bindings.without_macros(bindings)
+    owners = [key.owner for key in resolved]
+    for key, value in resolved.items():
+        found[str(key)] = value
+        if owners.count(key.owner) == 1:
+            found[key.owner] = value
+    learner = short(found.get("Experiment.learner", "?"))
+    method = short(found.get(f"{learner}.method", learner.removesuffix("Learner")))
+    family = found.get(f"{learner}.family")
+    return found | {"method": _NAMES.get(method, method), "family": short(family) if family else "?"}
+
+
+def short(value: str) -> str:
+    """Returns 'Name' for '@module.Name()', and other text as it is."""
+    found = re.fullmatch(r"@[\w./]*?(\w+)(\(\))?", value)
+    return found[1] if found else value
+
+
+def find(patterns: Iterable[str]) -> list[Run]:
+    """Returns the runs that folders or globs name: a run itself, or every run below, each once, in order of path.
+
+    Raises:
+        UserError: a pattern names nothing, or nothing named is a run.
+    """
+    folders: dict[Path, None] = {}
+    for pattern in patterns:
+        matched = [pattern] if os.path.isdir(pattern) else sorted(glob.glob(pattern, recursive=True))
+        below = [path for name in matched if os.path.isdir(name) for path in _runs_below(name)]
+        if not matched:
+            parent = Path(pattern).parent
+            near = [path.name for path in parent.iterdir() if path.is_dir()] if parent.is_dir() else []
+            raise UserError(f"there is no folder {pattern!r}{did_you_mean(Path(pattern).name, near)}")
+        if not below:
+            raise UserError(f"{pattern} holds no run: no folder with {_CONFIG} and {_TABLE}")
+        folders |= dict.fromkeys(path.resolve() for path in below)
+    runs = []
+    for path in folders:
+        run = Run(path)
+        if run.columns:
+            runs.append(run)
+        else:
+            logging.warning("left out: %s has no rows yet", path)
+    if not runs:
+        raise UserError("none of these runs has rows yet")
+    return runs
+
+
+def _runs_below(root: str) -> list[Path]:
+    found = []
+    for folder, names, files in os.walk(root):
+        if _CONFIG in files and _TABLE in files:
+            found.append(Path(folder))
+            names.clear()
+        names[:] = sorted(name for name in names if not name.startswith("."))
+    return found
+
+
+def setting(runs: Sequence[Run], name: str, asked_by: str) -> list[str | None]:
+    """Returns a macro's or binding's text for every run, None where it has none.
+
+    Raises:
+        UserError: no run has it; names the nearest that one has.
+    """
+    values = [run.settings.get(name) for run in runs]
+    if all(value is None for value in values):
+        known = dict.fromkeys(key for run in runs for key in run.settings)
+        raise UserError(f"{asked_by}: no run has a macro or binding {name!r}{did_you_mean(name, known)}")
+    return values
+
+
+def where(runs: Sequence[Run], conditions: Iterable[str]) -> list[Run]:
+    """Returns the runs that fulfil every 'NAME=value'.
+
+    Raises:
+        UserError: a condition is malformed, no run has the name, or no run is left.
+    """
+    chosen = list(runs)
+    for condition in conditions:
+        name, equals, wanted = condition.partition("=")
+        if not equals:
+            raise UserError(f"--where={condition!r} is not NAME=value")
+        values = setting(chosen, name.strip(), "--where")
+        left = [run for run, value in zip(chosen, values, strict=True) if value is not None and _same(value, wanted)]
+        if not left:
+            have = ", ".join(sorted({short(value) for value in values if value is not None}))
+            raise UserError(f"--where={condition}: no run is so; {name.strip()} is {have}")
+        chosen = left
+    return chosen
+
+
+def _same(value: str, wanted: str) -> bool:
+    wanted = wanted.strip()
+    try:
+        return float(value) == float(wanted)
+    except ValueError:
+        return wanted in (value, short(value), value.strip("'\""))
+
+
+def group(runs: Sequence[Run], names: Sequence[str]) -> dict[str, list[Run]]:
+    """Returns the runs by what they have in common, numbers in their order; labels as a legend shows them.
+
+    Args:
+        runs: to be grouped.
+        names: 'method', 'family', macros or bindings.
+
+    Raises:
+        UserError: no run has one of the names.
+    """
+    columns = [setting(runs, name, "--group_by") for name in names]
+    grouped: dict[tuple[str | None, ...], list[Run]] = {}
+    for run, values in zip(runs, zip(*columns, strict=True), strict=True):
+        grouped.setdefault(values, []).append(run)
+
+    def label(values: tuple[str | None, ...]) -> str:
+        parts = []
+        for name, value in zip(names, values, strict=True):
+            shown = "none" if value is None else short(value)
+            parts.append(shown if name in ("method", "family", "folder") else f"{name} = {shown}")
+        return ", ".join(parts)
+
+    return {label(values): grouped[values] for values in sorted(grouped, key=lambda key: [_order(v) for v in key])}
+
+
+def _order(value: str | None) -> tuple[int, float, str]:
+    try:
+        return (0, float(value or "x"), "")
+    except ValueError:
+        return (1, 0.0, value or "")
