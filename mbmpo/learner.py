@@ -20,13 +20,20 @@ import gin
 import numpy as np
 from matplotlib.figure import Figure
 
-from mbmpo import evaluation, reporting, training_plots
-from mbmpo.adaptation_effect import AdaptationEffect
+from mbmpo import evaluation, rendering, reporting, training_plots
 from mbmpo.dynamics import DynamicsEnsemble
-from mbmpo.finite import require_finite, require_finite_batch
+from mbmpo.finite import require_finite
 from mbmpo.imagination import Imagination
+from mbmpo.imagined_shard import ImaginedShard
 from mbmpo.meta_objective import RandomKey
-from mbmpo.meta_step import MetaStep, adapted_weights, make_objective, pooled_statistics
+from mbmpo.meta_step import (
+    MetaStep,
+    adapted_weights,
+    make_objective,
+    pooled_statistics,
+    require_finite_steps,
+    slowest,
+)
 from mbmpo.meta_updates import MetaUpdate
 from mbmpo.model_based import ModelBasedLearner
 from mbmpo.plasticity import MapMaker, PointPlasticity, map_metrics
@@ -34,43 +41,22 @@ from mbmpo.policies import GaussianMLPPolicy, Weights
 from mbmpo.processing import Processing
 from mbmpo.real_data import RealCollector, policy_sampler, tiled
 from mbmpo.settings import ImaginedData, InnerAdaptation, ModelFit, RealData, part
-from mbmpo.transitions import Transitions
+from mbmpo.shard import Adaptation, MetaShard
 from metarl.experiment import checks
 from metarl.experiment.learner import EvaluationRequest, EvaluationResult, Metrics, Report
+from metarl.rendering.rounds import SampledTask
 from metarl.sampling.noise import NoiseKey
-from metarl.sampling.steps import Batch, Steps
+from metarl.sampling.steps import Batch
+from metarl.scaling.pool import LocalPool
 from metarl.scaling.shard import TaskBatch
+from metarl.scaling.sharded_learner import ShardedLearner
 from metarl.simulation.imaginable import ImaginableFamily
 
 _OLD, _NEW = 0.8, 0.2  # weights of the rolling mean of imagined returns (section 1.2, step 6c)
 
 
-class ImaginedCollector:
-    """Phases of imagined steps for a `MetaShard`, with whatever models and buffer it was last given.
-
-    Args:
-        imagination: of the shard's tasks.
-    """
-
-    def __init__(self, imagination: Imagination):
-        self._imagination = imagination
-        self._effective: Any = None
-        self._buffer: Transitions | None = None
-
-    def use(self, effective: Any, buffer: Transitions) -> None:
-        """Sets the models and the buffer."""
-        self._effective, self._buffer = effective, buffer
-
-    def __call__(self, weights: Weights, tasks: TaskBatch, seed: int, iteration: int, phase: str) -> Steps:
-        """One phase; see `mbmpo.shard.Collector`."""
-        imagined = self._imagination.run(
-            weights, self._effective, seed=seed, iteration=iteration, phase=phase, buffer=self._buffer
-        )
-        return imagined.steps
-
-
 @gin.configurable(module="mbmpo")
-class MBMPOLearner(ModelBasedLearner):
+class MBMPOLearner(ModelBasedLearner, ShardedLearner):
     """Meta-trains a policy inside an ensemble of learned models.
 
     Args:
@@ -147,8 +133,6 @@ class MBMPOLearner(ModelBasedLearner):
             self.parameters, self.num_tasks, self.adaptation.inner_updates
         )
         self._adapted = tiled(self.objective.policy_weights(self.parameters), self.num_tasks)
-        self._effect = AdaptationEffect(self.policy, self.ensemble)
-        self._imagined_step: MetaStep | None = None
         self._real_step: MetaStep | None = None
         self._sampler: Any = None
 
@@ -167,7 +151,7 @@ class MBMPOLearner(ModelBasedLearner):
         weights = self.policy.initial_weights(self.seed, self.family.observation_dim, self.family.action_dim)
         return self.objective.initial_parameters(weights)
 
-    def _make_imagination(self) -> Imagination:
+    def _make_imagination(self, first: int = 0, count: int | None = None) -> Imagination:
         settings = self.imagined
         horizon = settings.horizon or self.real.horizon
         return Imagination(
@@ -182,6 +166,8 @@ class MBMPOLearner(ModelBasedLearner):
             reset=settings.reset,
             inherit_time=settings.inherit_time,
             resets_per_row=settings.resets_per_row,
+            first_task=first,
+            shard_size=count,
         )
 
     def _real_sampler(self) -> Any:
@@ -205,9 +191,8 @@ class MBMPOLearner(ModelBasedLearner):
             weights = tiled(self.objective.policy_weights(self.parameters), self.num_tasks)
         elif self.real.collect_with == "readapted":
             self._give_models()
-            step = self._imagined()
             weights = adapted_weights(
-                step.adapt(self.parameters, tasks, self.seed, self.iteration, "readapt", keep=False)
+                self._imagined().adapt(self.parameters, tasks, self.seed, self.iteration, "readapt", keep=False)
             )
         else:
             weights = self._adapted
@@ -220,40 +205,42 @@ class MBMPOLearner(ModelBasedLearner):
         if self.log_real_performance or self._maps is not None:
             report("real evaluation")
             if self._real_step is None:
-                collector = RealCollector(self._real_sampler())
-                self._real_step = self._make_step(collector, self.real.horizon)
-                self._real_collector = collector
+                shard = MetaShard(
+                    self.objective,
+                    self.processing,
+                    RealCollector(self._real_sampler()),
+                    self.num_tasks,
+                    self.inner_updates,
+                    self.real.horizon,
+                )
+                self._real_step = MetaStep(LocalPool([shard]), self.meta_update)
             adaptations = self._real_step.adapt(
                 self.parameters, tasks, self.seed, self.iteration, "evaluation", keep=False
             )
-            batches = self._real_collector.forget()
-            for batch in batches:
-                require_finite_batch("the real evaluation", batch)
-            self.count_evaluation(sum(int(batch.episodes.length.sum()) for batch in batches))
+            require_finite_steps("the real evaluation", adaptations)
+            self.count_evaluation(sum(adaptation.account.env_steps for adaptation in adaptations))
             self._adapted_to_real = adapted_weights(adaptations)
         if self.log_real_performance:
             found = [pooled_statistics(adaptations, phase) for phase in (0, -1)]
         return reporting.path_metrics("pre_update", found[0]) | reporting.path_metrics("post_update", found[1])
 
-    def _make_step(self, collector: Any, horizon: int) -> MetaStep:
-        return MetaStep(
-            self.objective,
-            self.meta_update,
-            self.processing,
-            [(collector, self.num_tasks)],
-            self.adaptation.inner_updates,
-            horizon,
-        )
+    @property
+    def num_units(self) -> int:
+        """M, the imagined tasks; real data are gathered and models are fitted in the learner's process."""
+        return self.num_tasks
+
+    def make_part(self, first: int, count: int) -> ImaginedShard:
+        """The shard that imagines the tasks [first, first + count) of the meta-batch."""
+        whole = count == self.num_tasks
+        imagination = self.imagination if whole else self._make_imagination(first, count)
+        return ImaginedShard(self.objective, self.processing, imagination, self.ensemble, self.inner_updates)
 
     def _imagined(self) -> MetaStep:
-        if self._imagined_step is None:
-            self._collector = ImaginedCollector(self.imagination)
-            self._imagined_step = self._make_step(self._collector, self.imagination.horizon)
-        return self._imagined_step
+        return MetaStep(self.pool, self.meta_update)
 
     def _give_models(self) -> None:
-        self._imagined()
-        self._collector.use(self.ensemble.effective(self.models), self.buffer)
+        buffer = self.buffer if self.imagined.reset == "buffer" else None
+        self.pool.call("use", effective=self.ensemble.effective(self.models), buffer=buffer)
 
     def _improve(self, report: Report) -> Metrics:
         """The meta-steps (section 1.2, step 6)."""
@@ -274,15 +261,15 @@ class MBMPOLearner(ModelBasedLearner):
             phase = f"meta_step_{number}"
             theta = self.parameters
             adaptations = step.adapt(theta, tasks, self.seed, self.iteration, phase)
-            for name in ("sampling", "processing", "inner"):
-                seconds[name] += sum(adaptation.seconds[name] for adaptation in adaptations)
+            for name, value in slowest(adaptations).items():
+                seconds[name] += value
             self._adapted = adapted_weights(adaptations)
             before, after = (pooled_statistics(adaptations, which)["average_return"] for which in (0, -1))
             require_finite(f"the imagined rollouts of meta-step {number + 1}", {"return": (before, after)})
             require_finite(f"the policies adapted in meta-step {number + 1}", self._adapted)
             returns.append((before, after))
             if self.effect_in_every_meta_step:
-                effects.append(self._model_metrics(step, theta, adaptations))
+                effects.append(self._model_metrics(theta, adaptations))
             latest = after if number == 0 else _OLD * rolling + _NEW * after
             if self.stop_when_reward_decreases and number and latest < rolling:
                 break
@@ -301,17 +288,17 @@ class MBMPOLearner(ModelBasedLearner):
         metrics = reporting.imagined_metrics(returns, self.meta_steps)
         metrics |= reporting.update_metrics(infos, self.meta_update.info_names)
         metrics |= maps
-        metrics |= effects[-1] if effects else self._model_metrics(step, theta, adaptations)
+        metrics |= effects[-1] if effects else self._model_metrics(theta, adaptations)
         metrics |= reporting.numbered_metrics(effects, self.meta_steps)
         metrics["inner/mean_step_size"] = step_size
         # As in the original: means over the meta-steps.
         return metrics | {f"time/imagined_{name}": value / len(returns) for name, value in seconds.items()}
 
-    def _model_metrics(self, step: MetaStep, theta: Weights, adaptations: list[Any]) -> Metrics:
+    def _model_metrics(self, theta: Weights, adaptations: list[Adaptation]) -> Metrics:
         """What adaptation from theta changes and where the models disagree, on the latest imagined steps (9.2)."""
-        phase = step.shards[0].kept_phase(adaptations[0].key)
-        weights = self.objective.policy_weights(theta)
-        return self._effect(weights, self.ensemble.effective(self.models), phase)
+        found = self.pool.call("adaptation_effect", key=adaptations[0].key, parameters=theta)
+        # Every task is looked at on the same number of rows.
+        return {name: float(np.average([part[name] for part in found], weights=self.pool.sizes)) for name in found[0]}
 
     def _map_plasticity(self, report: Report) -> Metrics:
         """Maps of the present policy, of what it adapted to real data to before the fit, and of the fitted models."""
@@ -342,9 +329,10 @@ class MBMPOLearner(ModelBasedLearner):
 
     def crash_evidence(self) -> dict[str, np.ndarray]:
         """The latest real steps, the latest imagined phases, the models and the policy."""
-        shards = [] if self._imagined_step is None else self._imagined_step.shards
-        kept = [(f"imagined/shard_{number}", shard.kept_arrays()) for number, shard in enumerate(shards)]
-        imagined = {f"{prefix}/{name}": array for prefix, arrays in kept for name, array in arrays.items()}
+        kept = enumerate(self.pool.call("kept_arrays"))
+        imagined = {
+            f"imagined/shard_{number}/{name}": array for number, arrays in kept for name, array in arrays.items()
+        }
         return super().crash_evidence() | imagined
 
     def summary_line(self, metrics: Metrics) -> str:
@@ -358,3 +346,7 @@ class MBMPOLearner(ModelBasedLearner):
     def evaluate(self, request: EvaluationRequest, report: Report) -> EvaluationResult:
         """Adaptation to real tasks; see `mbmpo.evaluation`."""
         return evaluation.evaluate(self, request, report)
+
+    def sample_rounds(self, request: EvaluationRequest, report: Report) -> SampledTask:
+        """Real rounds of one task; see `mbmpo.rendering`."""
+        return rendering.sample_rounds(self, request, report)

@@ -13,23 +13,26 @@ from typing import Any
 import gin
 import numpy as np
 
-from mbmpo import evaluation, reporting
-from mbmpo.adapting import real_step
-from mbmpo.finite import require_finite, require_finite_batch
+from mbmpo import evaluation, rendering, reporting
+from mbmpo.adapting import real_shard
+from mbmpo.finite import require_finite
 from mbmpo.meta_objective import RandomKey
-from mbmpo.meta_step import MetaStep, make_objective, pooled_statistics
+from mbmpo.meta_step import MetaStep, make_objective, pooled_statistics, require_finite_steps, slowest
 from mbmpo.meta_updates import MetaUpdate
 from mbmpo.policies import GaussianMLPPolicy, Weights
 from mbmpo.processing import Processing
-from mbmpo.real_data import RealCollector, draw_tasks
+from mbmpo.real_data import draw_tasks
 from mbmpo.settings import InnerAdaptation, part
 from metarl.experiment import checks, state_arrays
-from metarl.experiment.learner import EvaluationRequest, EvaluationResult, Learner, Metrics, Report
+from metarl.experiment.learner import EvaluationRequest, EvaluationResult, Metrics, Report
+from metarl.scaling.shard import Shard
+from metarl.scaling.sharded_learner import ShardedLearner, by_shard
+from metarl.rendering.rounds import SampledTask
 from metarl.simulation.task_family import TaskFamily
 
 
 @gin.configurable(module="mbmpo")
-class MAMLLearner(Learner):
+class MAMLLearner(ShardedLearner):
     """Meta-trains a policy on real tasks.
 
     Args:
@@ -79,26 +82,31 @@ class MAMLLearner(Learner):
         self._meta_state = self.meta_update.initial_state(self.parameters, self.num_tasks, self.inner_updates)
         self.iteration = 0
         self._env_steps = 0
-        self._step: tuple[MetaStep, RealCollector] | None = None
 
     def initial_parameters(self) -> Weights:
         """Theta before training, a function of the seed."""
         weights = self.policy.initial_weights(self.seed, self.family.observation_dim, self.family.action_dim)
         return self.objective.initial_parameters(weights)
 
+    @property
+    def num_units(self) -> int:
+        """M."""
+        return self.num_tasks
+
+    def make_part(self, first: int, count: int) -> Shard:
+        """A shard for `count` tasks of the meta-batch; which ones, their indices say when they are given."""
+        del first
+        return real_shard(self, count, num_threads=self._num_threads)[0]
+
     def run_iteration(self, report: Report) -> Metrics:
         """One meta-update on real tasks."""
         clock = reporting.Stopwatch()
-        if self._step is None:
-            self._step = real_step(self, self.num_tasks, num_threads=self._num_threads)
-        step, collector = self._step
+        step = MetaStep(self.pool, self.meta_update)
         tasks = draw_tasks(self.family, self.num_tasks, self.seed, self.iteration)
         report("real sampling and adaptation")
         adaptations = step.adapt(self.parameters, tasks, self.seed, self.iteration, "train")
-        batches = collector.forget()
-        for batch in batches:
-            require_finite_batch("the real steps", batch)
-        steps = sum(int(batch.episodes.length.sum()) for batch in batches)
+        require_finite_steps("the real steps", adaptations)
+        steps = sum(adaptation.account.env_steps for adaptation in adaptations)
         self._env_steps += steps
         report("meta-update")
         outer = reporting.Stopwatch()
@@ -120,7 +128,7 @@ class MAMLLearner(Learner):
             )
         metrics |= reporting.update_metrics([info], self.meta_update.info_names)
         metrics["inner/mean_step_size"] = reporting.mean_step_size(self.parameters, self.adaptation.inner_lr)
-        seconds = adaptations[0].seconds
+        seconds = slowest(adaptations)
         return metrics | {
             "env_steps/this_iteration": steps,
             "env_steps/total": self._env_steps,
@@ -158,8 +166,7 @@ class MAMLLearner(Learner):
 
     def crash_evidence(self) -> dict[str, np.ndarray]:
         """The latest phases and theta."""
-        kept = {} if self._step is None else self._step[0].shards[0].kept_arrays()
-        return kept | self.state()
+        return by_shard(self.pool.call("kept_arrays")) | self.state()
 
     def final_table(self, report: Report) -> list[dict[str, Any]]:
         """Returns of the untrained and the trained policy before and after adaptation."""
@@ -168,3 +175,7 @@ class MAMLLearner(Learner):
     def evaluate(self, request: EvaluationRequest, report: Report) -> EvaluationResult:
         """Adaptation to real tasks; see `mbmpo.evaluation`."""
         return evaluation.evaluate(self, request, report)
+
+    def sample_rounds(self, request: EvaluationRequest, report: Report) -> SampledTask:
+        """Real rounds of one task; see `mbmpo.rendering`."""
+        return rendering.sample_rounds(self, request, report)

@@ -9,7 +9,7 @@ from typing import Any
 import gin
 import numpy as np
 
-from mbmpo import evaluation, reporting
+from mbmpo import evaluation, rendering, reporting
 from mbmpo.dynamics import DynamicsEnsemble
 from mbmpo.model_based import ModelBasedLearner
 from mbmpo.planning import ModelPredictiveController, Planner
@@ -19,6 +19,7 @@ from metarl.experiment import checks
 from metarl.experiment.errors import UserError
 from metarl.experiment.learner import EvaluationRequest, EvaluationResult, Metrics, Report
 from metarl.policies.host import HostPolicy
+from metarl.rendering.rounds import SampledTask
 from metarl.sampling.noise import NoiseKey
 from metarl.sampling.sampler import Sampler
 from metarl.sampling.steps import Batch
@@ -141,6 +142,10 @@ class MBMPCLearner(ModelBasedLearner):
     def evaluate(self, request: EvaluationRequest, report: Report) -> EvaluationResult:
         """Planned rollouts with the present models; a task is a repetition."""
         return evaluation.evaluate_planning(self, request, report)
+
+    def sample_rounds(self, request: EvaluationRequest, report: Report) -> SampledTask:
+        """One planned rollout; see `mbmpo.rendering`."""
+        return rendering.sample_planned_round(self, request, report)
 
 
 def _unused(arguments: Any, observation: Any, standard_normal: Any) -> Any:

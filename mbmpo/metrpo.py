@@ -13,7 +13,7 @@ from typing import Any
 import gin
 import numpy as np
 
-from mbmpo import evaluation, reporting
+from mbmpo import evaluation, rendering, reporting
 from mbmpo.dynamics import DynamicsEnsemble
 from mbmpo.finite import require_finite
 from mbmpo.imagination import Imagination
@@ -26,6 +26,7 @@ from mbmpo.real_data import policy_sampler, tiled
 from mbmpo.settings import ModelFit, RealData, part
 from metarl.experiment import checks
 from metarl.experiment.learner import EvaluationRequest, EvaluationResult, Metrics, Report
+from metarl.rendering.rounds import SampledTask
 from metarl.sampling.noise import NoiseKey
 from metarl.sampling.steps import Batch
 from metarl.scaling.shard import TaskBatch
@@ -250,3 +251,7 @@ class METRPOLearner(ModelBasedLearner):
     def evaluate(self, request: EvaluationRequest, report: Report) -> EvaluationResult:
         """Real rollouts; see `mbmpo.evaluation`."""
         return evaluation.evaluate(self, request, report)
+
+    def sample_rounds(self, request: EvaluationRequest, report: Report) -> SampledTask:
+        """Real rounds of one task; see `mbmpo.rendering`."""
+        return rendering.sample_rounds(self, request, report)

@@ -9,7 +9,7 @@ from typing import Any
 import gin
 import numpy as np
 
-from mbmpo import evaluation, reporting
+from mbmpo import evaluation, rendering, reporting
 from mbmpo.finite import require_finite, require_finite_batch
 from mbmpo.meta_updates import TRPO
 from mbmpo.plain import PlainUpdate
@@ -19,6 +19,7 @@ from mbmpo.real_data import draw_tasks, policy_sampler, tiled
 from mbmpo.settings import part
 from metarl.experiment import checks, state_arrays
 from metarl.experiment.learner import EvaluationRequest, EvaluationResult, Learner, Metrics, Report
+from metarl.rendering.rounds import SampledTask
 from metarl.sampling.noise import NoiseKey
 from metarl.simulation.task_family import TaskFamily
 
@@ -152,3 +153,7 @@ class TRPOLearner(Learner):
     def evaluate(self, request: EvaluationRequest, report: Report) -> EvaluationResult:
         """Real rollouts; see `mbmpo.evaluation`."""
         return evaluation.evaluate(self, request, report)
+
+    def sample_rounds(self, request: EvaluationRequest, report: Report) -> SampledTask:
+        """Real rounds of one task; see `mbmpo.rendering`."""
+        return rendering.sample_rounds(self, request, report)

@@ -22,9 +22,10 @@ from metarl.experiment.errors import UserError
 from metarl.experiment.learner import EvaluationRequest, EvaluationResult, Learner, Metrics, NonFiniteError, Report
 from metarl.optim.adam import AdamState, adam_init
 from metarl.optim.ppo import BestIterate, best_iterate_loop
+from metarl.rendering.rounds import SampledTask
 from metarl.scaling.shard import TaskBatch, mean_over_tasks, task_slices
 from metarl.simulation.task_family import TaskFamily
-from tesp import evaluation, reporting
+from tesp import evaluation, rendering, reporting
 from tesp.families.goals import GoalSets, draw_task_batch
 from tesp.final_table import FinalTable
 from tesp.methods import MetaParameters, Method
@@ -228,6 +229,10 @@ class TespLearner(Learner):
     def evaluate(self, request: EvaluationRequest, report: Report) -> EvaluationResult:
         """Adaptation to goals with the present parameters; see `tesp.evaluation`."""
         return evaluation.evaluate(self, request, report)
+
+    def sample_rounds(self, request: EvaluationRequest, report: Report) -> SampledTask:
+        """The rounds of one goal's adaptation; see `tesp.rendering`."""
+        return rendering.sample_rounds(self, request, report)
 
     def crash_evidence(self) -> dict[str, np.ndarray]:
         """The latest batch and the parameters."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from mbmpo.families.base import MujocoFamilySimulation, MujocoTaskFamily
 from mbmpo.families.sensors import add_com_sensors, add_contact_force_trigger
-from metarl.simulation.task_family import StepOutcome
+from metarl.simulation.task_family import Scene, StepOutcome
 
 ANT_HEALTHY_Z = (0.2, 1.0)
 
@@ -60,6 +60,15 @@ class _GoalFamily(MujocoTaskFamily):
         """-1 for tasks in the lower half of the distribution, 1 for the others, [n]."""
         return np.where(tasks[:, 0] < 0.5 * (self.task_low + self.task_high), -1.0, 1.0)
 
+    def direction_scene(self, task: np.ndarray) -> Scene:
+        """The direction in words: x grows to the right of a picture."""
+        return Scene(caption="run forwards" if self.direction(task[None])[0] > 0 else "run backwards")
+
+    @staticmethod
+    def velocity_scene(task: np.ndarray) -> Scene:
+        """The velocity in words."""
+        return Scene(caption=f"{task[0]:.2f} m/s wanted")
+
 
 class _HalfCheetah(_GoalFamily):
     """Observation (O = 20): qpos without x (8), qvel (9), com (3); actions A = 6. There is no early end."""
@@ -94,6 +103,10 @@ class HalfCheetahDirection(_HalfCheetah):
 
     name = "half_cheetah_direction"
 
+    def scene(self, task: np.ndarray) -> Scene:
+        """See `direction_scene`."""
+        return self.direction_scene(task)
+
     def run_reward(self, velocity: np.ndarray, tasks: np.ndarray) -> np.ndarray:
         """Returns d · v."""
         return self.direction(tasks) * velocity
@@ -104,6 +117,10 @@ class HalfCheetahVelocity(_HalfCheetah):
     """Run at a velocity g ~ U(0, 2) m/s: reward -|v - g| - 0.05 ‖clip(a)‖²."""
 
     name = "half_cheetah_velocity"
+
+    def scene(self, task: np.ndarray) -> Scene:
+        """See `velocity_scene`."""
+        return self.velocity_scene(task)
 
     def run_reward(self, velocity: np.ndarray, tasks: np.ndarray) -> np.ndarray:
         """Returns -|v - g|."""
@@ -122,6 +139,10 @@ class SwimmerVelocity(_GoalFamily):
     action_dim = 2
     model_file = "swimmer.xml"
     task_low, task_high = 0.1, 0.2
+
+    def scene(self, task: np.ndarray) -> Scene:
+        """See `velocity_scene`."""
+        return self.velocity_scene(task)
 
     def observation(self, qpos: np.ndarray, qvel: np.ndarray, fields: dict[str, np.ndarray]) -> np.ndarray:
         """Returns [n, 13] float64."""
@@ -194,6 +215,10 @@ class AntDirection(_Ant):
     name = "ant_direction"
     task_low, task_high = 0.0, 3.0
 
+    def scene(self, task: np.ndarray) -> Scene:
+        """See `direction_scene`."""
+        return self.direction_scene(task)
+
     def run_reward(self, simulation: MujocoFamilySimulation, tasks: np.ndarray) -> np.ndarray:
         """Returns d · v."""
         return self.direction(tasks) * self.com_velocity(simulation)
@@ -210,6 +235,10 @@ class AntGoal(_Ant):
     name = "ant_goal"
     task_dim = 2
     task_low, task_high = -3.0, 3.0
+
+    def scene(self, task: np.ndarray) -> Scene:
+        """The goal."""
+        return Scene(task, f"goal {task[0]:.2f}, {task[1]:.2f}")
 
     def run_reward(self, simulation: MujocoFamilySimulation, tasks: np.ndarray) -> np.ndarray:
         """Returns exp(-‖com_xy - goal‖₁)."""

@@ -13,7 +13,7 @@ import tensorflow as tf
 from metarl.experiment import checks
 from metarl.experiment.errors import UserError
 from metarl.simulation.imaginable import ImaginableFamily
-from metarl.simulation.task_family import Simulation, StepOutcome, TaskFamily
+from metarl.simulation.task_family import Scene, Simulation, StepOutcome, TaskFamily
 
 STEP_LIMIT = 0.1
 """Largest move per step and axis."""
@@ -51,6 +51,11 @@ class _PointFamily(TaskFamily):
     @abc.abstractmethod
     def goals(self, tasks: np.ndarray) -> np.ndarray:
         """Goals of copies that work on `tasks` [n, G], [n or 1, 2] float64."""
+
+    def scene(self, task: np.ndarray) -> Scene:
+        """The goal."""
+        goal = self.goals(task[None])[0]
+        return Scene(goal, f"goal {goal[0]:.2f}, {goal[1]:.2f}")
 
 
 @gin.configurable(module="mbmpo")

@@ -3,13 +3,16 @@
 import abc
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from metarl.experiment import checks
 from metarl.experiment.errors import UserError
+
+if TYPE_CHECKING:
+    from metarl.rendering.rounds import SampledTask
 
 Metrics = dict[str, float | None]
 Report = Callable[[str], None]
@@ -160,3 +163,15 @@ class Learner(abc.ABC):
             NonFiniteError: a return is not finite.
         """
         raise UserError(f"{type(self).__name__} cannot be evaluated apart from its training")
+
+    def sample_rounds(self, request: EvaluationRequest, report: Report) -> "SampledTask":
+        """Samples one task before and after each fast-update, for a video; leaves generators and state alone.
+
+        Args:
+            request: at most one task; `fast_updates` and `seed` as in `evaluate`.
+            report: as in `run_iteration`.
+
+        Raises:
+            UserError: the request does not fit this learner, or there is nothing to show.
+        """
+        raise UserError(f"{type(self).__name__} has no rollouts to render")

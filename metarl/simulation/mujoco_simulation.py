@@ -89,6 +89,11 @@ class MujocoSimulation(Simulation):
         self._live: np.ndarray | None = None
         self._open(1)
 
+    @property
+    def control_period(self) -> float:
+        """Seconds of one control step."""
+        return self.model.opt.timestep * self._frame_skip
+
     def use_threads(self, num_threads: int) -> None:
         """Shares every control period among `num_threads` threads, the caller's included; resets all copies."""
         self._open(num_threads)

@@ -23,6 +23,18 @@ class StepOutcome(NamedTuple):
     info: dict[str, np.ndarray]
 
 
+class Scene(NamedTuple):
+    """What a picture of a task shows beside the simulated system.
+
+    Attributes:
+        goal: [2] or [3] float64, the place to mark, in the units of the system's space; None: there is none.
+        caption: what the task asks for, in a few words; "" if the picture says it.
+    """
+
+    goal: np.ndarray | None = None
+    caption: str = ""
+
+
 class Simulation(abc.ABC):
     """`n` copies of one system, stepped in lock-step by the calling thread.
 
@@ -30,6 +42,11 @@ class Simulation(abc.ABC):
     """
 
     num_copies: int
+
+    @property
+    def drawn(self) -> "Simulation":
+        """The simulation whose state a picture shows: itself, or the one that it wraps."""
+        return self
 
     @abc.abstractmethod
     def reset(self, indices: np.ndarray | None = None, numbers: np.ndarray | None = None) -> None:
@@ -115,3 +132,8 @@ class TaskFamily(abc.ABC):
         if self.reset_dim:
             raise NotImplementedError(f"{self.name} takes {self.reset_dim} numbers per reset but does not draw them")
         return np.zeros((count, 0))
+
+    def scene(self, task: np.ndarray) -> Scene:
+        """Returns what a picture of `task` [G] shows beside the system; this one: nothing."""
+        del task
+        return Scene()

@@ -14,7 +14,7 @@ import tensorflow as tf
 from metarl.experiment import checks
 from metarl.experiment.errors import UserError
 from metarl.simulation.imaginable import ImaginableFamily
-from metarl.simulation.task_family import Simulation, StepOutcome
+from metarl.simulation.task_family import Scene, Simulation, StepOutcome
 from tesp.families.goal_family import GoalFamily
 from tesp.families.goals import draw_goal_sets
 
@@ -73,6 +73,11 @@ class FixedGoal(ImaginableFamily):
         """Returns the only task, which has no numbers."""
         return np.zeros(0)
 
+    def scene(self, task: np.ndarray) -> Scene:
+        """The family's picture of the one goal."""
+        del task
+        return self.family.scene(self.goal)
+
     def initial_observations(self, numbers: np.ndarray) -> np.ndarray:
         """The observation after a reset, which is always the same, [k, O] float64; `numbers` is [k, 0]."""
         if self._initial_observation is None:
@@ -118,6 +123,10 @@ class _FixedGoalSimulation(Simulation):
         self.num_copies = num_copies
         self._inner = fixed.family.make_simulation(num_copies)
         self._goals = np.broadcast_to(fixed.goal, (num_copies, 2))
+
+    @property
+    def drawn(self) -> Simulation:
+        return self._inner
 
     def reset(self, indices: np.ndarray | None = None, numbers: np.ndarray | None = None) -> None:
         self._inner.reset(indices)

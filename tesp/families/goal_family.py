@@ -13,7 +13,7 @@ import numpy as np
 
 from metarl.experiment import checks
 from metarl.simulation.mujoco_simulation import MujocoSimulation
-from metarl.simulation.task_family import Simulation, StepOutcome, TaskFamily
+from metarl.simulation.task_family import Scene, Simulation, StepOutcome, TaskFamily
 from tesp.families import goals
 
 FRAME_SKIP = 5
@@ -83,6 +83,10 @@ class GoalFamily(TaskFamily):
     def draw_task(self, rng: np.random.Generator | np.random.RandomState) -> np.ndarray:
         """Returns one task, which is a goal."""
         return self.draw_goal(rng)
+
+    def scene(self, task: np.ndarray) -> Scene:
+        """The goal."""
+        return Scene(task, f"goal {task[0]:.2f}, {task[1]:.2f}")
 
     def has_arrived(self, offset: np.ndarray, distance: np.ndarray) -> np.ndarray:
         """Whether p = goal + `offset` ([n, 2]) at `distance` ([n]) is close enough, [n] bool."""
