@@ -134,10 +134,15 @@ class Lane:
             ending = nothing
             if tick + 1 >= next_due or outcome.terminated.any():
                 ending = np.flatnonzero(live & (outcome.terminated | (tick + 1 - start >= self._H)))
+            cut = quota.truncates and tick + 1 == quota.max_ticks
+            if cut:
+                ending = np.flatnonzero(live)
             if ending.size:
                 ended.append(_Ended(ending, start[ending], np.full(ending.size, tick + 1), outcome.terminated[ending]))
                 if FINAL_OBSERVATION in self._info:
                     self._info[FINAL_OBSERVATION][tick, ending] = simulation.observe()[ending]
+                if cut:
+                    break
                 completed = tick + 1 - start[ending]
                 start[ending] = tick + 1
                 if remaining_in_all is not None:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from metarl.experiment import checks
 from metarl.sampling.steps import steps_capacity
 
-STOP_RULES = ("per_task", "global")
+STOP_RULES = ("per_task", "global", "truncate")
 
 
 class Quota(NamedTuple):
@@ -19,6 +19,7 @@ class Quota(NamedTuple):
         in_all: steps in complete episodes of all tasks together after which the round is over, with every episode that
             completes at that tick; None: every task goes by itself.
         max_ticks: no round can be longer.
+        truncates: whether a round goes on to max_ticks in any case, and what then runs is cut and kept.
         capacity: S.
     """
 
@@ -26,6 +27,7 @@ class Quota(NamedTuple):
     in_all: int | None
     max_ticks: int
     capacity: int
+    truncates: bool = False
 
 
 def make_quota(
@@ -40,7 +42,8 @@ def make_quota(
 
     "per_task": episodes are taken in order of completion until a task has R*H steps (TESP specification, section 4).
     "global": all tasks go on in lock-step until M*R*H steps are complete (MB-MPO specification, section 5.1), so that
-    with early ends tasks contribute unequal numbers of steps. Without early ends both are the same.
+    with early ends tasks contribute unequal numbers of steps. "truncate": every copy makes H steps, and the episodes
+    that are still running are cut and kept, so that no step is lost (O-23). Without early ends all are the same.
 
     Args:
         stop_rule: one of `STOP_RULES`.
@@ -48,7 +51,7 @@ def make_quota(
         rollouts_per_task: R.
         horizon: H.
         ends_early: whether episodes can terminate before the horizon.
-        min_steps: for "global", another number than M*R*H; at least 1.
+        min_steps: for "global" and "truncate", another number than M*R*H; at least 1.
 
     Raises:
         UserError: an unknown rule, or a bad `min_steps`.
@@ -58,12 +61,15 @@ def make_quota(
     if min_steps is None:
         in_all = M * R * H
     else:
-        checks.choice("stop_rule with min_steps", stop_rule, ("global",))
+        checks.choice("stop_rule with min_steps", stop_rule, ("global", "truncate"))
         in_all = checks.integer("min_steps", min_steps, minimum=1)
     if not ends_early:
         # All copies complete their episodes together: a round is so many sweeps of all copies.
         sweeps = -(-in_all // (M * R * H))
         return Quota(sweeps * R * H, None, sweeps * H, sweeps * R * H)
+    if stop_rule == "truncate":
+        ticks = -(-in_all // (M * R))
+        return Quota(R * ticks, None, ticks, R * ticks, truncates=True)
     if stop_rule == "per_task":
         # After t ticks every copy has made t steps, of which fewer than H belong to its running episode: at tick
         # 2H - 1 each copy has completed at least H steps, so each task at least R*H, and no round can be longer.

@@ -77,8 +77,8 @@ class Sampler:
             host_act: the same policy in NumPy, used when R is at most 8: called once per lane and round with the lane's
                 arguments as arrays ([m, ...], shared ones among them), it returns a function of observation [m, R, O]
                 and standard_normal [m, R, A]. Default: `act` serves all sizes.
-            stop_rule: "per_task" or "global".
-            min_steps: for "global", steps of all tasks together instead of M*R*H.
+            stop_rule: "per_task", "global" or "truncate".
+            min_steps: for "global" and "truncate", steps of all tasks together instead of M*R*H.
             record_final: put what is observed after each episode's last step into the batch's info, as
                 FINAL_OBSERVATION; noise on observations is not added to it.
 

@@ -86,7 +86,7 @@ def steps_capacity(rollouts_per_task: int, horizon: int, ends_early: bool, stop_
         R*H without early ends, which meet the count exactly. Else R*H + H - 1 for "per_task", whose last episode may
         overshoot by H - 1 steps, and R*(2H - 1) for "global", where one task's episodes may all be among the longest.
     """
-    if not ends_early:
+    if not ends_early or stop_rule == "truncate":
         return rollouts_per_task * horizon
     if stop_rule == "per_task":
         return rollouts_per_task * horizon + horizon - 1

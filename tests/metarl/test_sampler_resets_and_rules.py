@@ -111,7 +111,7 @@ def test_resets_do_not_depend_on_the_split():
 
 
 def test_bad_rules_are_one_line():
-    with pytest.raises(UserError, match="stop_rule must be one of per_task, global; got 'globl'"):
+    with pytest.raises(UserError, match="stop_rule must be one of per_task, global, truncate; got 'globl'"):
         make_quota("globl", 1, 1, 1, True)
     with pytest.raises(UserError, match="min_steps"):
         make_quota("per_task", 1, 1, 1, True, 5)
@@ -147,3 +147,35 @@ def test_random_collection_is_limited_to_100_copies():
     assert steps.valid.shape[0] == 100
     # Copies end early here: the tick at which 250 is reached is kept whole.
     assert 250 <= steps.valid.sum() == episodes.length.sum() < 350
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10**6),
+    M=st.integers(1, 4),
+    R=st.integers(1, 3),
+    H=st.integers(1, 9),
+    threads=st.integers(1, 2),
+)
+def test_truncation_keeps_every_step_of_h_ticks(seed, M, R, H, threads):
+    """All copies make H steps; what was complete by then is as without truncation, the rest is cut."""
+    rng = np.random.default_rng(seed)
+    tasks, args = make_tasks(rng, M), arguments(rng, M)
+    rounds = {
+        rule: Sampler(ToyFamily(True, reset_dim=2), act, M, R, H, threads, jit_compile=False, stop_rule=rule).collect(
+            args, tasks, key(M, seed)
+        )
+        for rule in ("truncate", "global")
+    }
+    steps, episodes, _ = rounds["truncate"]
+    assert steps.valid.shape == (M, R * H)
+    assert steps.valid.all()
+    for task in range(M):
+        mine = episodes.task == task
+        assert episodes.length[mine].sum() == R * H
+        assert (~episodes.terminated[mine]).sum() <= R  # at most one running episode of every copy
+        other = rounds["global"].episodes
+        complete = int(episodes.terminated[mine].argmin()) if not episodes.terminated[mine].all() else mine.sum()
+        np.testing.assert_array_equal(
+            episodes.episode_return[mine][:complete], other.episode_return[other.task == task][:complete]
+        )
