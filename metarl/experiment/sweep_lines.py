@@ -70,9 +70,9 @@ def _gin_list(text: str, asked_by: str) -> list[Any]:
     try:
         statements = list(config_parser.ConfigParser(f"X = {text}", ReferenceRecorder()))
     except (SyntaxError, ValueError, StopIteration, RuntimeError, tokenize.TokenError) as error:
-        raise UserError(f"{asked_by}: {text} is not a list of gin values") from error
+        raise UserError(f"{asked_by}: {text!r} is not a list of gin values") from error
     if len(statements) != 1 or not isinstance(statements[0].value, list):
-        raise UserError(f"{asked_by}: {text} is not one list of gin values")
+        raise UserError(f"{asked_by}: {text!r} is not one list of gin values")
     return statements[0].value
 
 

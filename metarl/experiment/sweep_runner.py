@@ -1,7 +1,6 @@
 """Runs what `sweeps` planned: one process per run, some at once, each in its own folder and with its own log."""
 
 import datetime
-import logging as python_logging
 import os
 import signal
 import subprocess
@@ -13,7 +12,6 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
-from absl import logging
 from tqdm import tqdm
 
 from metarl.experiment.errors import UserError
@@ -249,8 +247,7 @@ class _Session:
         self._bar.set_postfix_str(f"{len(self._active)} running" + (f", {failed} failed" if failed else ""))
 
     def _say(self, line: str) -> None:
-        if logging.get_absl_logger().isEnabledFor(python_logging.INFO):
-            tqdm.write(line, file=sys.stderr)
+        tqdm.write(line, file=sys.stderr)
 
 
 def describe(index: SweepIndex) -> str:

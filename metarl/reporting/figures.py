@@ -1,6 +1,7 @@
 """Draws a `FigurePlan`: lines with bands, one legend for all panels. Uses no global state of matplotlib."""
 
 import math
+import textwrap
 from typing import Any
 
 import matplotlib
@@ -23,7 +24,7 @@ _NOTES = {
     ("interval", "iqm"): "interquartile mean with its 95 % bootstrap interval",
     ("std", ""): "mean ± 1 population standard deviation",
 }
-_FEWER = "dotted: where some of the runs have ended"
+_FEWER = "pale: where not all runs have data"
 
 
 def draw(plan: FigurePlan, statistic: str = "both") -> Figure:
@@ -36,9 +37,11 @@ def draw(plan: FigurePlan, statistic: str = "both") -> Figure:
     width = max(len(row) for row in plan.rows)
     colours = _colours(plan.labels())
     entries = _legend_entries(plan, colours)
-    columns = min(len(entries), max(1, int(width * _PANEL[0] / 2.1)))
+    size = max(width * _PANEL[0], 5.4)
+    widest = 0.6 + 0.065 * max((len(str(entry.get_label())) for entry in entries), default=0)
+    columns = min(len(entries), max(1, int(size / widest)))
     height = len(plan.rows) * _PANEL[1] + 0.22 * math.ceil(len(entries) / columns) + 0.45
-    figure = Figure(figsize=(max(width * _PANEL[0], 5.4), height), layout="constrained", dpi=150)
+    figure = Figure(figsize=(size, height), layout="constrained", dpi=150)
     fewer = False
     for r, row in enumerate(plan.rows):
         for c, panel in enumerate(row):
@@ -50,7 +53,7 @@ def draw(plan: FigurePlan, statistic: str = "both") -> Figure:
         loc="outside lower center",
         ncols=columns,
         fontsize=8,
-        title=f"{note}; {_FEWER}" if fewer else note,
+        title=textwrap.fill(f"{note}; {_FEWER}" if fewer else note, int(16 * size)),
         title_fontsize=7,
         frameon=False,
     )
@@ -83,7 +86,7 @@ def _draw_panel(axes: Axes, panel: Panel, colours: dict[str, Any], statistic: st
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if not panel.log_x and largest >= 10_000:
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
-        axes.xaxis.set_major_locator(MaxNLocator(6))
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
     axes.set_title(panel.title, fontsize=9)
     axes.set_xlabel(panel.x_label, fontsize=8)
     axes.set_ylabel(panel.y_label, fontsize=8)
@@ -95,16 +98,16 @@ def _draw_panel(axes: Axes, panel: Panel, colours: dict[str, Any], statistic: st
 
 
 def _line(axes: Axes, curve: Curve, values: np.ndarray, **style: Any) -> bool:
-    """Draws a line, dotted where fewer runs are left than its group has; a pooled curve is solid throughout."""
+    """Draws a line, pale where fewer runs are left than its group has; a pooled curve is solid throughout."""
     complete = curve.summary.runs >= min(curve.num_runs, int(np.max(curve.summary.runs, initial=0)))
     if np.isnan(curve.summary.iqm).all() or complete.all():
         axes.plot(curve.x, values, **style)
         return False
     touching = ~complete
-    touching[1:] |= ~complete[:-1]  # so that the dotted part begins where the solid one ends
+    touching[1:] |= ~complete[:-1]  # so that the pale part begins where the solid one ends
     touching[:-1] |= ~complete[1:]
     axes.plot(curve.x, np.where(complete, values, np.nan), **style)
-    axes.plot(curve.x, np.where(touching, values, np.nan), **style | {"linestyle": ":", "marker": ""})
+    axes.plot(curve.x, np.where(touching, values, np.nan), **style | {"alpha": 0.45})
     return True
 
 

@@ -26,7 +26,7 @@ _PAPER_INNER_LR = "INNER_LR=0.001"
 
 
 def columns(found: Sequence[Run], x: str, y: Sequence[str], group_by: Sequence[str], points: int) -> FigurePlan:
-    """A panel per environment and column; rows are environments.
+    """A panel per environment and column; rows are environments, if there are several columns.
 
     Args:
         found: the runs.
@@ -60,7 +60,8 @@ def columns(found: Sequence[Run], x: str, y: Sequence[str], group_by: Sequence[s
         if row:
             rows.append(row)
     _require(any(panel.curves for row in rows for panel in row), f"no run has a row with {', '.join(y)}")
-    return FigurePlan(_file_name("_".join(y), "vs", x), rows)
+    panels = [panel for row in rows for panel in row]
+    return FigurePlan(_file_name("_".join(y), "vs", x), _grid(panels) if len(y) == 1 else rows)
 
 
 def check_columns(found: Sequence[Run], x: str, y: Sequence[str]) -> None:
