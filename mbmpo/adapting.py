@@ -6,11 +6,11 @@ Shapes: `M` tasks, `R` copies per task, `H` horizon, `K` inner updates.
 from typing import Protocol
 
 from mbmpo.meta_objective import MetaObjective
-from mbmpo.meta_step import MetaStep
 from mbmpo.meta_updates import MetaUpdate
 from mbmpo.policies import GaussianMLPPolicy, Weights
 from mbmpo.processing import Processing
 from mbmpo.real_data import RealCollector, policy_sampler
+from mbmpo.shard import MetaShard
 from metarl.simulation.task_family import TaskFamily
 
 
@@ -49,22 +49,28 @@ class PolicyLearner(Protocol):
         """Theta before training."""
 
 
-def real_step(
+def real_shard(
     learner: PolicyLearner,
     num_tasks: int,
     *,
     rollouts_per_task: int | None = None,
     inner_updates: int | None = None,
     num_threads: int | None = None,
-) -> tuple[MetaStep, RealCollector]:
-    """Adaptation of M tasks to real data, and the collector that remembers its batches; None: as in training."""
+    stop_rule: str = "global",
+    remember: bool = False,
+) -> tuple[MetaShard, RealCollector]:
+    """A shard that adapts M tasks to real data, and its collector; None: as in training."""
     rollouts = learner.rollouts_per_task if rollouts_per_task is None else rollouts_per_task
     updates = learner.inner_updates if inner_updates is None else inner_updates
     sampler = policy_sampler(
-        learner.policy, learner.family, num_tasks, rollouts, learner.horizon, num_threads=num_threads
+        learner.policy,
+        learner.family,
+        num_tasks,
+        rollouts,
+        learner.horizon,
+        num_threads=num_threads,
+        stop_rule=stop_rule,
     )
-    collector = RealCollector(sampler)
-    step = MetaStep(
-        learner.objective, learner.meta_update, learner.processing, [(collector, num_tasks)], updates, learner.horizon
-    )
-    return step, collector
+    collector = RealCollector(sampler, remember=remember)
+    shard = MetaShard(learner.objective, learner.processing, collector, num_tasks, updates, learner.horizon)
+    return shard, collector

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mbmpo.adapting import PolicyLearner, real_step
+from mbmpo.adapting import PolicyLearner, real_shard
 from mbmpo.policies import Weights
 from mbmpo.real_data import draw_tasks, random_batch
 from metarl.experiment import checks
@@ -137,10 +137,10 @@ def adapt_to_tasks(
 ) -> list[Batch]:
     """Real rollouts after 0 .. K inner updates on real data."""
     report(f"{len(tasks.tasks)} tasks, {inner_updates} updates")
-    step, collector = real_step(
-        learner, len(tasks.tasks), rollouts_per_task=rollouts_per_task, inner_updates=inner_updates
+    shard, collector = real_shard(
+        learner, len(tasks.tasks), rollouts_per_task=rollouts_per_task, inner_updates=inner_updates, remember=True
     )
-    step.adapt(parameters, tasks, seed, learner.iteration, phase, keep=False)
+    shard.collect(parameters, tasks, seed, learner.iteration, phase=phase, keep=False)
     return collector.forget()
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from metarl.experiment.learner import NonFiniteError
-from metarl.sampling.steps import Batch
+from metarl.sampling.steps import Batch, Steps
 
 
 def require_finite(what: str, values: Mapping[str, Any]) -> None:
@@ -30,5 +30,12 @@ def require_finite_batch(what: str, batch: Batch) -> None:
     Raises:
         NonFiniteError: names what is not.
     """
-    steps = batch.steps
-    require_finite(what, {"reward": steps.reward, "observation": steps.observation, "action": steps.action})
+    name = not_finite(batch.steps)
+    if name is not None:
+        raise NonFiniteError(f"not finite: {name} of {what}")
+
+
+def not_finite(steps: Steps) -> str | None:
+    """The first of reward, observation and action that is not finite; None if all are."""
+    values = {"reward": steps.reward, "observation": steps.observation, "action": steps.action}
+    return next((name for name, value in values.items() if not np.isfinite(value).all()), None)

@@ -297,6 +297,8 @@ class MBMPOLearner(ModelBasedLearner, ShardedLearner):
     def _model_metrics(self, theta: Weights, adaptations: list[Adaptation]) -> Metrics:
         """What adaptation from theta changes and where the models disagree, on the latest imagined steps (9.2)."""
         found = self.pool.call("adaptation_effect", key=adaptations[0].key, parameters=theta)
+        if len(found) == 1:
+            return found[0]
         # Every task is looked at on the same number of rows.
         return {name: float(np.average([part[name] for part in found], weights=self.pool.sizes)) for name in found[0]}
 

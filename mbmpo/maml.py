@@ -25,9 +25,9 @@ from mbmpo.real_data import draw_tasks
 from mbmpo.settings import InnerAdaptation, part
 from metarl.experiment import checks, state_arrays
 from metarl.experiment.learner import EvaluationRequest, EvaluationResult, Metrics, Report
+from metarl.rendering.rounds import SampledTask
 from metarl.scaling.shard import Shard
 from metarl.scaling.sharded_learner import ShardedLearner, by_shard
-from metarl.rendering.rounds import SampledTask
 from metarl.simulation.task_family import TaskFamily
 
 

@@ -92,16 +92,9 @@ class Evaluation(NamedTuple):
     terms: dict[str, np.ndarray]
 
 
-def combined(parts: Sequence[Evaluation]) -> Evaluation:
-    """The answer of several shards together, in task order."""
-    if len(parts) == 1:
-        return parts[0]
-    gradient = None
-    if parts[0].gradient is not None:
-        gradient = tf.nest.map_structure(
-            lambda *found: tf.reduce_sum(tf.stack(found), axis=0), *(part.gradient for part in parts)
-        )
-    return Evaluation(gradient, {name: np.concatenate([part.terms[name] for part in parts]) for name in parts[0].terms})
+def joined_terms(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """The shards' per-task numbers together, in task order."""
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 class MetaObjective:

@@ -1,6 +1,6 @@
 """A meta-step over all shards: adapt every task, then update the meta-parameters (MB-MPO specification, 1.2 and 4).
 
-Shapes: `M` tasks, `K` inner updates.
+Shapes: `M` tasks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from mbmpo.meta_objective import Argument, Evaluation, MetaObjective, RandomKey, combined
+from mbmpo.meta_objective import Argument, Evaluation, MetaObjective, RandomKey, joined_terms
 from mbmpo.meta_updates import Info, MetaUpdate
 from mbmpo.policies import GaussianMLPPolicy, Weights
-from mbmpo.processing import Processing
 from mbmpo.settings import InnerAdaptation
-from mbmpo.shard import Adaptation, Collector, MetaShard
-from metarl.experiment.learner import Report
-from metarl.scaling.shard import TaskBatch, task_slices
+from mbmpo.shard import Adaptation
+from metarl.experiment.learner import NonFiniteError, Report
+from metarl.scaling.pool import ShardPool
+from metarl.scaling.shard import TaskBatch
 
 
 def make_objective(policy: GaussianMLPPolicy, meta_update: MetaUpdate, adaptation: InnerAdaptation) -> MetaObjective:
@@ -33,38 +33,19 @@ class MetaStep:
     """Adaptation and meta-update of M tasks, however many shards hold them.
 
     Args:
-        objective: shared by the shards of this process.
+        pool: of `MetaShard`s.
         meta_update: TRPO, PPO or VPG.
-        processing: baseline and advantages.
-        collectors: one per shard, with the number of its tasks.
-        inner_updates: K.
-        horizon: an upper bound of the episodes' lengths.
     """
 
-    def __init__(
-        self,
-        objective: MetaObjective,
-        meta_update: MetaUpdate,
-        processing: Processing,
-        collectors: Sequence[tuple[Collector, int]],
-        inner_updates: int,
-        horizon: int,
-    ):
+    def __init__(self, pool: ShardPool, meta_update: MetaUpdate):
+        self.pool = pool
         self._meta_update = meta_update
-        self.shards = [
-            MetaShard(objective, processing, collector, count, inner_updates, horizon)
-            for collector, count in collectors
-        ]
 
     def adapt(
         self, theta: Weights, tasks: TaskBatch, seed: int, iteration: int, phase: str, *, keep: bool = True
     ) -> list[Adaptation]:
         """Collects and adapts on every shard, in task order; arguments as in `MetaShard.collect`."""
-        parts = task_slices(self.shards, tasks)
-        return [
-            shard.collect(theta, part, seed, iteration, phase=phase, keep=keep)
-            for shard, part in zip(self.shards, parts, strict=True)
-        ]
+        return self.pool.collect(tasks, parameters=theta, seed=seed, iteration=iteration, phase=phase, keep=keep)
 
     def update(
         self,
@@ -77,14 +58,26 @@ class MetaStep:
         """One meta-update on what `adapt` kept; see `MetaUpdate.update`."""
 
         def evaluate(what: str, theta: Weights, argument: Argument | None = None) -> Evaluation:
-            answers, start = [], 0
-            for shard, adaptation in zip(self.shards, adaptations, strict=True):
-                part = None if argument is None else argument.part(start, start + shard.num_tasks)
-                answers.append(shard.evaluate(adaptation.key, theta, what, part))
-                start += shard.num_tasks
-            return combined(answers)
+            common = {"key": adaptations[0].key, "parameters": theta, "what": what}
+            if argument is None or argument.penalties is None:
+                gradient, terms = self.pool.evaluate(**common, argument=argument)
+            else:
+                own = [{"argument": argument.part(start, stop)} for start, stop in self.pool.ranges()]
+                gradient, terms = self.pool.evaluate(own, **common)
+            return Evaluation(gradient, joined_terms(terms))
 
         return self._meta_update.update(theta, state, evaluate, report, key)
+
+
+def require_finite_steps(what: str, adaptations: Sequence[Adaptation]) -> None:
+    """Passes if all that the shards' collectors gathered was finite.
+
+    Raises:
+        NonFiniteError: names what was not.
+    """
+    for adaptation in adaptations:
+        if adaptation.account.not_finite is not None:
+            raise NonFiniteError(f"not finite: {adaptation.account.not_finite} of {what}")
 
 
 def adapted_weights(adaptations: Sequence[Adaptation]) -> Weights:
@@ -92,6 +85,11 @@ def adapted_weights(adaptations: Sequence[Adaptation]) -> Weights:
     if len(adaptations) == 1:
         return adaptations[0].adapted
     return tf.nest.map_structure(lambda *parts: tf.concat(parts, axis=0), *(part.adapted for part in adaptations))
+
+
+def slowest(adaptations: Sequence[Adaptation]) -> dict[str, float]:
+    """Wall-clock by phase: shards work side by side, so that the slowest is waited for."""
+    return {name: max(adaptation.seconds[name] for adaptation in adaptations) for name in adaptations[0].seconds}
 
 
 def pooled_statistics(adaptations: Sequence[Adaptation], phase: int) -> dict[str, float]:

@@ -6,7 +6,9 @@ Shapes: `M` tasks, `R` copies per task, `H` horizon, `G` task numbers.
 import numpy as np
 import tensorflow as tf
 
+from mbmpo.finite import not_finite
 from mbmpo.policies import GaussianMLPPolicy, Weights
+from mbmpo.shard import Account
 from metarl.sampling.noise import NoiseKey
 from metarl.sampling.random_actions import collect_random
 from metarl.sampling.sampler import Sampler
@@ -48,28 +50,35 @@ def policy_sampler(
 
 
 class RealCollector:
-    """Phases of real steps for a `MetaShard`; remembers what the last phases were.
+    """Phases of real steps for a `MetaShard`.
 
     Args:
         sampler: of the shard's tasks.
-
-    Attributes:
-        batches: of the phases since the last `forget`.
+        remember: keep the batches of the phases until `forget`.
     """
 
-    def __init__(self, sampler: Sampler):
-        self._sampler = sampler
-        self.batches: list[Batch] = []
+    def __init__(self, sampler: Sampler, *, remember: bool = False):
+        self._sampler, self._remember = sampler, remember
+        self._batches: list[Batch] = []
+        self._account = Account()
 
     def __call__(self, weights: Weights, tasks: TaskBatch, seed: int, iteration: int, phase: str) -> Steps:
         """One phase; see `mbmpo.shard.Collector`."""
         batch = self._sampler.collect(weights, tasks.tasks, NoiseKey(seed, iteration, phase, tasks.indices))
-        self.batches.append(batch)
+        steps, bad = self._account
+        self._account = Account(steps + int(batch.episodes.length.sum()), bad or not_finite(batch.steps))
+        if self._remember:
+            self._batches.append(batch)
         return batch.steps
+
+    def account(self) -> Account:
+        """What was sampled since the last account."""
+        account, self._account = self._account, Account()
+        return account
 
     def forget(self) -> list[Batch]:
         """Returns the batches and starts a new list."""
-        batches, self.batches = self.batches, []
+        batches, self._batches = self._batches, []
         return batches
 
 

@@ -3,17 +3,12 @@
 import dataclasses
 from typing import TYPE_CHECKING
 
-from mbmpo.adapting import PolicyLearner
+from mbmpo.adapting import PolicyLearner, real_shard
 from mbmpo.evaluation import task_groups
-from mbmpo.meta_step import MetaStep
-from mbmpo.policies import Weights
-from mbmpo.real_data import policy_sampler
 from metarl.experiment.errors import UserError
 from metarl.experiment.learner import EvaluationRequest, Report
 from metarl.rendering.rounds import Round, SampledTask, fast_update_label
 from metarl.sampling.noise import NoiseKey
-from metarl.sampling.sampler import Sampler
-from metarl.sampling.steps import Batch, Steps
 from metarl.scaling.shard import TaskBatch
 from metarl.simulation.task_family import TaskFamily
 
@@ -21,20 +16,6 @@ if TYPE_CHECKING:
     from mbmpo.mbmpc import MBMPCLearner
 
 _PHASE = "render"
-
-
-class _KeepingCollector:
-    """Phases of real steps for a `MetaShard`, kept with their keys."""
-
-    def __init__(self, sampler: Sampler):
-        self._sampler = sampler
-        self.rounds: list[tuple[NoiseKey, Batch]] = []
-
-    def __call__(self, weights: Weights, tasks: TaskBatch, seed: int, iteration: int, phase: str) -> Steps:
-        key = NoiseKey(seed, iteration, phase, tasks.indices)
-        batch = self._sampler.collect(weights, tasks.tasks, key)
-        self.rounds.append((key, batch))
-        return batch.steps
 
 
 def sample_rounds(learner: PolicyLearner, request: EvaluationRequest, report: Report) -> SampledTask:
@@ -50,20 +31,17 @@ def sample_rounds(learner: PolicyLearner, request: EvaluationRequest, report: Re
     if updates and not learner.inner_updates:
         raise UserError(f"--fast_updates={updates}: {type(learner).__name__} does not adapt; leave it at 0")
     report(f"sampling and {updates} updates")
-    sampler = policy_sampler(learner.policy, learner.family, 1, learner.rollouts_per_task, learner.horizon)
-    collector = _KeepingCollector(sampler)
-    step = MetaStep(
-        learner.objective, learner.meta_update, learner.processing, [(collector, 1)], updates, learner.horizon
-    )
-    step.adapt(learner.parameters, tasks, seed, learner.iteration, _PHASE, keep=False)
-    adapts = bool(learner.inner_updates)
-    return SampledTask(
-        tasks.tasks[0],
-        [
-            Round(fast_update_label(k) if adapts else "policy", batch, key)
-            for k, (key, batch) in enumerate(collector.rounds)
-        ],
-    )
+    shard, collector = real_shard(learner, 1, inner_updates=updates, remember=True)
+    shard.collect(learner.parameters, tasks, seed, learner.iteration, phase=_PHASE, keep=False)
+    sampled = [
+        Round(
+            fast_update_label(k) if learner.inner_updates else "policy",
+            batch,
+            NoiseKey(seed, learner.iteration, f"{_PHASE}/phase_{k}", tasks.indices),  # as `MetaShard.collect` says
+        )
+        for k, batch in enumerate(collector.forget())
+    ]
+    return SampledTask(tasks.tasks[0], sampled)
 
 
 def sample_planned_round(learner: "MBMPCLearner", request: EvaluationRequest, report: Report) -> SampledTask:

@@ -23,11 +23,26 @@ Statistics = dict[str, float]
 _GRAINS = 16  # every number of rows is a compiled function of its own
 
 
+class Account(NamedTuple):
+    """What a collection cost, and what was wrong with it.
+
+    Attributes:
+        env_steps: real steps of complete episodes.
+        not_finite: name of the first quantity that was not finite; None if all were.
+    """
+
+    env_steps: int = 0
+    not_finite: str | None = None
+
+
 class Collector(Protocol):
     """Gathers one phase of steps for all tasks of a shard."""
 
     def __call__(self, weights: Weights, tasks: TaskBatch, seed: int, iteration: int, phase: str) -> Steps:
         """Returns steps [M, S, ...] of policies with `weights` [M, ...]; `phase` keys the random numbers."""
+
+    def account(self) -> Account:
+        """What was gathered since the last account."""
 
 
 class Adaptation(NamedTuple):
@@ -38,12 +53,14 @@ class Adaptation(NamedTuple):
         adapted: weights after the last inner update, [M, ...].
         statistics: of the phases after 0 .. K inner updates: see `processing.path_statistics`.
         seconds: wall-clock: "sampling", "processing" and "inner".
+        account: of the real steps.
     """
 
     key: Any
     adapted: Weights
     statistics: list[Statistics]
     seconds: dict[str, float]
+    account: Account
 
 
 class MetaShard(Shard[Adaptation]):
@@ -119,7 +136,7 @@ class MetaShard(Shard[Adaptation]):
         if keep:
             kept = _trimmed(phases)
             self._cache = {key: (MetaData(tuple(kept[:-1]), kept[-1]), tasks.indices)}
-        return Adaptation(key, weights, statistics, seconds)
+        return Adaptation(key, weights, statistics, seconds, self._collector.account())
 
     def evaluate(self, key: Any, parameters: Weights, what: str, argument: Argument | None = None) -> Evaluation:
         """Sums over the shard's tasks or rows of what is asked for; see `MetaObjective.evaluate`.

@@ -19,6 +19,7 @@ from metarl.experiment.metrics import aligned
 from metarl.experiment.statistics import CONFIDENCE, mean_interval
 from metarl.sampling.noise import TransitionNoise
 from metarl.sampling.steps import Episodes
+from metarl.scaling.pool import LocalPool
 from metarl.simulation.task_family import TaskFamily
 from tesp.settings import FastAdaptation
 from tesp.task_sets import task_columns
@@ -76,12 +77,12 @@ def evaluate(learner: "TespLearner", request: EvaluationRequest, report: Report)
     seed = learner.seed if request.seed is None else request.seed
     # One shard, hence one compilation, for all groups; no larger than the largest of them.
     size = min(learner.meta_batch_size, max(len(group.goals) for group in groups))
-    shard = learner.make_shard(size, adaptation)
+    pool = LocalPool([learner.make_shard(size, adaptation)])
     measured: dict[str, Measured] = {}
     env_steps = 0
     for group in groups:
         result = adapt_to_goals(
-            shard,
+            pool,
             learner.parameters,
             group.goals,
             seed=seed,

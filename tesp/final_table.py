@@ -8,6 +8,7 @@ import gin
 import numpy as np
 
 from metarl.experiment import checks
+from metarl.scaling.pool import LocalPool
 from tesp import reporting
 from tesp.validation import GOAL_SETS, adapt_to_goals, do_nothing_return
 
@@ -46,18 +47,18 @@ class FinalTable:
         """
         if self.num_goals == 0:
             return []
-        shard = learner.shards[0]
+        pool = learner.pool
         adaptation = learner.adaptation
         if self.rollouts_per_task not in (None, adaptation.rollouts_per_task):
             adaptation = adaptation.resized(rollouts_per_task=self.rollouts_per_task)
-            shard = learner.make_shard(learner.meta_batch_size, adaptation)
+            pool = LocalPool([learner.make_shard(learner.meta_batch_size, adaptation)])
         rows = []
         for name in self.goal_sets:
             goals = np.asarray(getattr(learner.goal_sets, name))[: self.num_goals]
             returns = {}
             for label, parameters in (("untrained", learner.initial_parameters()), ("trained", learner.parameters)):
                 result = adapt_to_goals(
-                    shard,
+                    pool,
                     parameters,
                     goals,
                     seed=learner.seed,

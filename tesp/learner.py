@@ -11,7 +11,7 @@ One meta-update:
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gin
@@ -19,11 +19,12 @@ import numpy as np
 
 from metarl.experiment import checks, state_arrays
 from metarl.experiment.errors import UserError
-from metarl.experiment.learner import EvaluationRequest, EvaluationResult, Learner, Metrics, NonFiniteError, Report
+from metarl.experiment.learner import EvaluationRequest, EvaluationResult, Metrics, NonFiniteError, Report
 from metarl.optim.adam import AdamState, adam_init
 from metarl.optim.ppo import BestIterate, best_iterate_loop
 from metarl.rendering.rounds import SampledTask
-from metarl.scaling.shard import TaskBatch, mean_over_tasks, task_slices
+from metarl.scaling.shard import TaskBatch, mean_over_tasks
+from metarl.scaling.sharded_learner import ShardedLearner, by_shard, local_shards
 from metarl.simulation.task_family import TaskFamily
 from tesp import evaluation, rendering, reporting
 from tesp.families.goals import GoalSets, draw_task_batch
@@ -36,7 +37,7 @@ from tesp.validation import Validation, adapt_to_goals
 
 
 @gin.configurable(module="tesp")
-class TespLearner(Learner):
+class TespLearner(ShardedLearner):
     """Meta-trains one method on one task family.
 
     Args:
@@ -96,7 +97,6 @@ class TespLearner(Learner):
         self._adam: AdamState = adam_init(self.parameters)
         self.iteration = 0
         self._env_steps = 0
-        self._shards: list[TespShard] | None = None
         self._trajectories: list[Trajectory] = []
         self._last_key: Any = None
 
@@ -109,11 +109,19 @@ class TespLearner(Learner):
         return TespShard(self.method, self.family, adaptation, self.meta_update, num_tasks)
 
     @property
-    def shards(self) -> list[TespShard]:
-        """The shards that hold the meta-batch; made when first needed, so that configuring steps no simulation."""
-        if self._shards is None:
-            self._shards = [self.make_shard(self.meta_batch_size, self.adaptation)]
-        return self._shards
+    def num_units(self) -> int:
+        """M."""
+        return self.meta_batch_size
+
+    def make_part(self, first: int, count: int) -> TespShard:
+        """A shard for `count` tasks of the meta-batch; which ones, their indices say when they are given."""
+        del first
+        return self.make_shard(count, self.adaptation)
+
+    @property
+    def shards(self) -> Sequence[TespShard]:
+        """The shards of this process."""
+        return local_shards(self.pool)
 
     def draw_tasks(self) -> TaskBatch:
         """The next meta-batch: M distinct training tasks (section 3.2, step 1)."""
@@ -123,11 +131,9 @@ class TespLearner(Learner):
     def run_iteration(self, report: Report) -> Metrics:
         """One meta-update and, when due, validation."""
         started = time.perf_counter()
-        parts = task_slices(self.shards, self.draw_tasks())
-        adaptations = [
-            shard.collect(self.parameters, part, self.seed, self.iteration, report=report)
-            for shard, part in zip(self.shards, parts, strict=True)
-        ]
+        adaptations: list[Adaptation] = self.pool.collect(
+            self.draw_tasks(), parameters=self.parameters, seed=self.seed, iteration=self.iteration, report=report
+        )
         self._last_key = adaptations[0].key
         self._trajectories = adaptations[0].trajectories
         outer_started = time.perf_counter()
@@ -151,8 +157,8 @@ class TespLearner(Learner):
             "env_steps/this_iteration": steps,
             "env_steps/total": self._env_steps,
             "env_steps/validation": validation_steps,
-            "time/sampling": sum(adaptation.seconds["sampling"] for adaptation in adaptations),
-            "time/inner": sum(adaptation.seconds["inner"] for adaptation in adaptations),
+            "time/sampling": max(adaptation.seconds["sampling"] for adaptation in adaptations),
+            "time/inner": max(adaptation.seconds["inner"] for adaptation in adaptations),
             "time/outer": outer_seconds,
             "time/meta_update": training_seconds,
             "time/validation": time.perf_counter() - validation_started,
@@ -161,16 +167,14 @@ class TespLearner(Learner):
         return metrics
 
     def _outer_loop(self, adaptations: list[Adaptation], report: Report) -> BestIterate:
-        keys = [adaptation.key for adaptation in adaptations]
+        key = adaptations[0].key
 
         def evaluate(parameters: MetaParameters) -> tuple[MetaParameters, dict[str, float]]:
-            results = [
-                shard.evaluate(key, parameters, "outer_gradient") for shard, key in zip(self.shards, keys, strict=True)
-            ]
-            gradient = mean_over_tasks([sums for sums, _ in results], self.meta_batch_size)
-            terms = [np.concatenate(values) for values in zip(*(terms for _, terms in results), strict=True)]
+            sums, parts = self.pool.evaluate(key=key, parameters=parameters, what="outer_gradient")
+            gradient = mean_over_tasks(sums, self.meta_batch_size)
+            terms = [np.concatenate(values) for values in zip(*parts, strict=True)]
             means = [float(np.mean(values, dtype=np.float64)) for values in terms]
-            scalars = dict(zip(results[0][1]._fields, means, strict=True))
+            scalars = dict(zip(parts[0]._fields, means, strict=True))
             # A bad gradient shows in the next evaluation's terms; selection alone would pass over it in silence.
             for name, value in scalars.items():
                 if not math.isfinite(value):
@@ -198,7 +202,7 @@ class TespLearner(Learner):
             rounds = None
             if due:
                 result = adapt_to_goals(
-                    self.shards[0],
+                    self.pool,
                     self.parameters,
                     getattr(self.goal_sets, name)[: self.validation.num_goals],
                     seed=self.seed,
@@ -236,7 +240,8 @@ class TespLearner(Learner):
 
     def crash_evidence(self) -> dict[str, np.ndarray]:
         """The latest batch and the parameters."""
-        return state_arrays.flatten("parameters", self.parameters) | self.shards[0].kept_arrays(self._last_key)
+        kept = self.pool.call("kept_arrays", key=self._last_key)
+        return state_arrays.flatten("parameters", self.parameters) | by_shard(kept)
 
     def state(self) -> dict[str, np.ndarray]:
         """Parameters, Adam, the task stream, goal sets and counters."""

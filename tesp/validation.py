@@ -10,10 +10,10 @@ from metarl.experiment import checks
 from metarl.experiment.errors import UserError
 from metarl.sampling.noise import TransitionNoise
 from metarl.sampling.steps import Episodes, joined
+from metarl.scaling.pool import ShardPool
 from metarl.scaling.shard import TaskBatch
 from metarl.simulation.task_family import TaskFamily
 from tesp.methods import MetaParameters
-from tesp.shard import TespShard
 
 # Names of the goal sets, and what the paper calls them.
 GOAL_SETS = {"train": "D", "test_1": "D'", "test_2": "D''"}
@@ -74,7 +74,7 @@ class SetResult(NamedTuple):
 
 
 def adapt_to_goals(
-    shard: TespShard,
+    pool: ShardPool,
     parameters: MetaParameters,
     goals: np.ndarray,
     *,
@@ -84,10 +84,10 @@ def adapt_to_goals(
     transition_noise: TransitionNoise | None = None,
     report: Callable[[str], None] | None = None,
 ) -> SetResult:
-    """Runs the complete adaptation for every goal, in chunks of the shard's size, the last one padded.
+    """Runs the complete adaptation for every goal, in chunks of M, the last one padded.
 
     Args:
-        shard: samples and adapts; what it keeps for the outer loop stays untouched.
+        pool: samples and adapts M tasks at once; what its shards keep for the outer loop stays untouched.
         parameters: meta-parameters.
         goals: [n, G], tasks of the family.
         seed: of the experiment.
@@ -96,27 +96,29 @@ def adapt_to_goals(
         transition_noise: noise on transitions.
         report: is told what is being done.
     """
-    chunks: list[list[Episodes]] = []
+    pieces: list[list[Episodes]] = []
     simulated = 0
-    size = shard.num_tasks
+    size = pool.num_tasks
     for start in range(0, len(goals), size):
         # The compiled shapes are those of a full chunk: missing goals repeat the last one and are dropped.
         indices = np.minimum(np.arange(start, start + size), len(goals) - 1)
         if report:
             report(f"{phase}: goals {start + 1}-{min(start + size, len(goals))} of {len(goals)}")
-        adaptation = shard.collect(
-            parameters,
+        adaptations = pool.collect(
             TaskBatch(goals[indices], indices),
-            seed,
-            iteration,
+            parameters=parameters,
+            seed=seed,
+            iteration=iteration,
             phase=phase,
             transition_noise=transition_noise,
             keep=False,
         )
-        simulated += adaptation.simulated_steps
-        count = min(size, len(goals) - start)
-        chunks.append([_first_tasks(episodes, count, start) for episodes in adaptation.rounds])
-    return SetResult([joined(parts) for parts in zip(*chunks, strict=True)], simulated)
+        for adaptation, (first, stop) in zip(adaptations, pool.ranges(), strict=True):
+            simulated += adaptation.simulated_steps
+            count = min(stop, len(goals) - start) - first
+            if count > 0:
+                pieces.append([_first_tasks(episodes, count, start + first) for episodes in adaptation.rounds])
+    return SetResult([joined(parts) for parts in zip(*pieces, strict=True)], simulated)
 
 
 def do_nothing_return(family: TaskFamily, goals: np.ndarray, horizon: int) -> float:

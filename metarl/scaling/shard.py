@@ -6,7 +6,6 @@ The learner combines shards in task order and does not know how many there are; 
 """
 
 import abc
-from collections.abc import Sequence
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -54,22 +53,11 @@ class Shard(abc.ABC, Generic[Collected]):
         """Returns (sum over tasks of a gradient or product, scalars per task [M]) on the data kept under `key`."""
 
 
-def task_slices(shards: Sequence[Shard], tasks: TaskBatch) -> list[TaskBatch]:
-    """Splits tasks over the shards, in order."""
-    slices, start = [], 0
-    for shard in shards:
-        slices.append(tasks.part(start, start + shard.num_tasks))
-        start += shard.num_tasks
-    return slices
-
-
-def mean_over_tasks(sums: Sequence[Any], num_tasks: int) -> Any:
-    """The mean over all tasks from the shards' sums, added in the shards' order."""
-    return _mean(list(sums), float(num_tasks))
+def mean_over_tasks(sums: Any, num_tasks: int) -> Any:
+    """The mean over all tasks from a nest of sums over them."""
+    return _mean(sums, float(num_tasks))
 
 
 @Compiled
-def _mean(sums: list[Any], num_tasks: tf.Tensor) -> Any:
-    if len(sums) == 1:
-        return tf.nest.map_structure(lambda x: x / num_tasks, sums[0])
-    return tf.nest.map_structure(lambda *parts: tf.reduce_sum(tf.stack(parts), axis=0) / num_tasks, *sums)
+def _mean(sums: Any, num_tasks: tf.Tensor) -> Any:
+    return tf.nest.map_structure(lambda x: x / num_tasks, sums)

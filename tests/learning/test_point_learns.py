@@ -11,7 +11,7 @@ from tesp.validation import adapt_to_goals
 def returns_on_test_goals(learner, parameters):
     """Return on the goals of D' after 0 .. K fast-updates, the same noise at every call."""
     goals = learner.goal_sets.test_1[:20]
-    result = adapt_to_goals(learner.shards[0], parameters, goals, seed=7, iteration=0, phase="learning test")
+    result = adapt_to_goals(learner.pool, parameters, goals, seed=7, iteration=0, phase="learning test")
     return [pooled([episodes])["return"] for episodes in result.rounds]
 
 

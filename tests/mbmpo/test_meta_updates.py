@@ -5,9 +5,9 @@ import functools
 import numpy as np
 import pytest
 import tensorflow as tf
-from toy_phases import toy_phase, toy_policy, toy_weights
+from toy_phases import combined, toy_phase, toy_policy, toy_weights
 
-from mbmpo.meta_objective import Argument, Evaluation, MetaObjective, RandomKey, combined
+from mbmpo.meta_objective import Argument, Evaluation, MetaObjective, RandomKey
 from mbmpo.meta_ppo import MetaPPO, adapted_coefficients
 from mbmpo.meta_updates import TRPO, MetaTRPO, MetaVPG, mean_gradient
 from mbmpo.objectives import MetaData

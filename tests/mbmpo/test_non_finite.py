@@ -8,6 +8,7 @@ import tensorflow as tf
 from learner_tools import maml, mbmpc, mbmpo, metrpo, silent, trpo
 
 from mbmpo.families import Swimmer
+from mbmpo.meta_step import MetaStep
 from metarl.experiment import loop
 from metarl.experiment.experiment import Experiment
 from metarl.experiment.learner import EvaluationRequest, NonFiniteError
@@ -129,14 +130,13 @@ def test_parameters_that_are_not_finite_after_the_meta_update(healthy, monkeypat
     """The original's TRPO never accepts them, but Adam does."""
     learner, state = healthy
     learner.restore(state)
-    step = learner._imagined()
-    update = step.update
+    update = MetaStep.update
 
     def poisoned(*arguments):
         theta, *rest = update(*arguments)
         return {**theta, "log_std": theta["log_std"] * np.nan}, *rest
 
-    monkeypatch.setattr(step, "update", poisoned)
+    monkeypatch.setattr(MetaStep, "update", poisoned)
     with pytest.raises(NonFiniteError, match="not finite: log_std of the policy after meta-step 1"):
         learner.run_iteration(silent)
     assert np.isnan(learner.crash_evidence()["method/theta/log_std"]).all()

@@ -5,10 +5,10 @@ import itertools
 import numpy as np
 import pytest
 import tensorflow as tf
-from toy_phases import toy_data, toy_phase, toy_policy, toy_weights
+from toy_phases import combined, toy_data, toy_phase, toy_policy, toy_weights
 
 from mbmpo import distributions
-from mbmpo.meta_objective import Argument, MetaObjective, MiniBatch, Penalties, RandomKey, combined
+from mbmpo.meta_objective import Argument, MetaObjective, MiniBatch, Penalties, RandomKey
 from mbmpo.objectives import MetaData, Objective, make_phase, split_parameters
 from mbmpo.policies import GaussianMLPPolicy
 from metarl.experiment.errors import UserError

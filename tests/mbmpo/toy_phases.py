@@ -3,9 +3,11 @@
 import numpy as np
 import tensorflow as tf
 
+from mbmpo.meta_objective import Evaluation, joined_terms
 from mbmpo.objectives import MetaData
 from mbmpo.policies import GaussianMLPPolicy
 from mbmpo.surrogates import Phase
+from metarl.scaling.pool import summed
 
 O_DIM, A_DIM = 3, 2
 
@@ -45,3 +47,8 @@ def toy_phase(policy, weights, counts=(12, 9, 15), seed=0, shift=0.05, capacity=
 def toy_data(policy, weights, inner_steps=1, counts=(12, 9, 15), shift=0.05, seed=0):
     pre = tuple(toy_phase(policy, weights, counts, seed + 10 * j, shift) for j in range(inner_steps))
     return MetaData(pre, toy_phase(policy, weights, counts[::-1], seed + 99, shift, capacity=max(counts) + 2))
+
+
+def combined(parts):
+    """The evaluations of several shards together, as a meta-step combines them."""
+    return Evaluation(summed([part.gradient for part in parts]), joined_terms([part.terms for part in parts]))

@@ -71,9 +71,7 @@ def test_the_numbers_are_those_of_the_adaptation(method, maml):
         np.testing.assert_array_equal(value, before[name])
 
     goals = learner.goal_sets.test_1[:3]
-    direct = adapt_to_goals(
-        learner.shards[0], learner.parameters, goals, seed=3, iteration=1, phase="evaluation/test_1"
-    )
+    direct = adapt_to_goals(learner.pool, learner.parameters, goals, seed=3, iteration=1, phase="evaluation/test_1")
     assert result.env_steps == direct.simulated_steps
     assert [row["index"] for row in result.per_task] == [0, 1, 2]
     for row in result.per_task:

@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from metarl.experiment.errors import UserError
 from metarl.experiment.learner import NonFiniteError
+from metarl.scaling.pool import LocalPool
 from metarl.scaling.shard import TaskBatch
 from tesp.families.point import Point
 from tesp.families.wheeled import Wheeled
@@ -173,9 +174,9 @@ def test_validation_chunks_are_padded_and_independent_of_the_chunk_size():
     """Seven goals in chunks of three: the same episodes as one by one, because noise is keyed by goal."""
     learner = make_learner("MAML")
     goals = learner.goal_sets.test_1
-    single = learner.make_shard(1, learner.adaptation)
+    single = LocalPool([learner.make_shard(1, learner.adaptation)])
     keys = {"seed": 2, "iteration": 0, "phase": "check"}
-    chunked = adapt_to_goals(learner.shards[0], learner.parameters, goals, **keys)
+    chunked = adapt_to_goals(learner.pool, learner.parameters, goals, **keys)
     alone = adapt_to_goals(single, learner.parameters, goals, **keys)
     for a, b in zip(chunked.rounds, alone.rounds, strict=True):
         np.testing.assert_array_equal(a.task, b.task)
@@ -189,7 +190,9 @@ def test_validation_does_not_disturb_the_kept_batch():
     tasks = TaskBatch(learner.goal_sets.train[:3], np.arange(3))
     adaptation = shard.collect(learner.parameters, tasks, 2, 0)
     before, _ = shard.evaluate(adaptation.key, learner.parameters, "outer_gradient")
-    adapt_to_goals(shard, learner.parameters, learner.goal_sets.test_1, seed=2, iteration=0, phase="validation/test_1")
+    adapt_to_goals(
+        learner.pool, learner.parameters, learner.goal_sets.test_1, seed=2, iteration=0, phase="validation/test_1"
+    )
     after, _ = shard.evaluate(adaptation.key, learner.parameters, "outer_gradient")
     for a, b in zip(tf.nest.flatten(before), tf.nest.flatten(after), strict=True):
         np.testing.assert_array_equal(a, b)

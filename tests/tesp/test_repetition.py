@@ -63,7 +63,7 @@ def measured(learner, collected):
     """Everything that a validation round gives, in the order in which it comes to be: name -> bytes."""
     collected.clear()
     result = adapt_to_goals(
-        learner.shards[0],
+        learner.pool,
         learner.parameters,
         learner.goal_sets.test_1[:6],
         seed=learner.seed,

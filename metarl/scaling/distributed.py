@@ -1,0 +1,237 @@
+"""Training on the replicas of `tf.distribute`: over the devices of this machine, or over hosts by TF_CONFIG."""
+
+import contextlib
+import json
+import logging
+import os
+import sys
+import tempfile
+import threading
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from metarl.experiment import checks, project, runtime
+from metarl.experiment.errors import UserError
+
+STRATEGIES = ("mirrored", "multi_worker")
+LOST_PEER = 4
+"""Exit code when another process is gone; the same command on all hosts goes on from the last checkpoint."""
+
+_JOBS = ("chief", "worker")
+
+
+def run(
+    gin_files: Sequence[str],
+    gin_params: Sequence[str] = (),
+    seed: int | None = None,
+    logdir: str | None = None,
+    flags: Iterable[str] = (),
+    *,
+    strategy: str = "mirrored",
+    replicas: int | None = None,
+    peer_timeout: float = 600.0,
+) -> int:
+    """Trains as `front_door.run` does, with the learner's tasks split over replicas.
+
+    Args:
+        gin_files: config files.
+        gin_params: gin bindings applied after the files.
+        seed: the macro SEED, applied last.
+        logdir: the run directory; of the chief only, the other processes write none.
+        flags: the command line, kept with the run.
+        strategy: one of `STRATEGIES`.
+        replicas: "mirrored": GPUs to use, or virtual devices of the CPU where there is no GPU; None: all GPUs.
+        peer_timeout: "multi_worker": seconds after which another process counts as lost.
+
+    Returns:
+        The exit code of `loop.train`, or `LOST_PEER`.
+
+    Raises:
+        UserError: a mistake in the configuration, the folder, the flags or TF_CONFIG; nothing on disk was changed.
+    """
+    checks.choice("--strategy", strategy, STRATEGIES)
+    if not gin_files:
+        raise UserError("which experiment? Give --gin_file=configs/<name>.gin; launchers.train --list shows them")
+    for name in gin_files:
+        project.find_gin_file(name, "--gin_file")
+    if replicas is not None:
+        checks.integer("--replicas", replicas, 1)
+    checks.real("--peer_timeout", peer_timeout, minimum=1.0)
+    several = strategy == "multi_worker"
+    if several:
+        if replicas is not None:
+            raise UserError("--replicas is for --strategy=mirrored; with multi_worker every host uses all its devices")
+        require_cluster(os.environ)
+    # A lost peer is told in one line of ours; what TensorFlow's libraries write about it is not for users.
+    runtime.import_tensorflow("3" if several else "2")
+    logging.getLogger("tensorflow").setLevel(logging.WARNING)
+    from metarl.experiment import gin_front_door
+    from metarl.scaling.replicas import LostPeerError, PeerFailedError, Replicas
+
+    config = gin_front_door.parse(gin_files, gin_params, seed)
+    devices = None if several else local_devices(replicas)
+    # Threads can be set only before the first operation, and strategies begin with some.
+    gin_front_door.call(gin_front_door.RUNTIME)
+    found = Replicas(mirrored(devices) if devices is not None else multi_worker(peer_timeout))
+    try:
+        return _train(config, found, logdir, flags)
+    except LostPeerError as error:
+        sys.stderr.write(f"error: lost another process: {error}; {_resume(found.chief)}\n")
+        return LOST_PEER
+    except PeerFailedError as error:
+        sys.stderr.write(f"error: a shard of another process failed; {_resume(found.chief)}:\n{error}\n")
+        return LOST_PEER
+
+
+def _resume(chief: bool) -> str:
+    return "the same command on all hosts goes on from the last checkpoint" + ("" if chief else " of the chief")
+
+
+def _train(config: Any, replicas: Any, logdir: str | None, flags: Iterable[str]) -> int:
+    """Builds the learner and a shard per replica, and trains; the chief in the run directory."""
+    import gin
+
+    from metarl.experiment import gin_front_door, loop
+    from metarl.experiment.run_directory import RunDirectory, default_path
+    from metarl.scaling.replicas import ReplicaPool
+    from metarl.scaling.sharded_learner import ShardedLearner
+
+    experiment = gin_front_door.build(config)
+    operative_config = gin.operative_config_str()
+    learner = experiment.learner
+    if not isinstance(learner, ShardedLearner):
+        raise UserError(f"{type(learner).__name__} cannot be split over replicas")
+    learner.require_split(replicas.total)
+    with contextlib.ExitStack() as stack:
+        root = logdir or default_path(config.files, config.macro("SEED"))
+        if not replicas.chief:
+            root = stack.enter_context(tempfile.TemporaryDirectory())
+        directory = RunDirectory(root)
+        wanted = (operative_config, config.bindings, experiment.may_change, experiment.iterations)
+        directory.check(*wanted)
+        directory.acquire()
+        stack.callback(directory.release)
+        directory.check(*wanted)
+        _agree_on_start(directory, replicas)
+
+        def make_shard(first: int, count: int) -> Any:
+            return gin_front_door.build(config).learner.make_part(first, count)
+
+        pool = ReplicaPool(replicas, learner.num_units, make_shard)
+        stack.callback(pool.close)
+        learner.use_pool(pool)
+        return loop.train(experiment, directory, operative_config, flags)
+
+
+def _agree_on_start(directory: Any, replicas: Any) -> None:
+    """Puts what the chief resumes from, if anything, into the other processes' own folders."""
+    if replicas.alone:
+        return
+    from metarl.experiment import checkpoints
+
+    store = checkpoints.CheckpointStore(directory.path(checkpoints.FOLDER))
+    table = directory.path("final.csv")
+    mine = None
+    if replicas.chief:
+        saved = store.restore()
+        finished = table.read_text(encoding="utf-8") if table.exists() else None
+        mine = None if saved is None else (saved.iteration, saved.arrays, finished)
+    start = replicas.from_chief(mine)
+    if start is not None and not replicas.chief:
+        iteration, arrays, finished = start
+        store.save(iteration, arrays)
+        if finished is not None:
+            directory.write_text("final.csv", finished)
+
+
+def local_devices(replicas: int | None) -> list[str]:
+    """The devices to mirror on; divides the CPU into virtual ones where there is no GPU.
+
+    Raises:
+        UserError: there are not so many GPUs, or none and no number was given.
+    """
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    if gpus:
+        if replicas is not None and replicas > len(gpus):
+            raise UserError(f"--replicas={replicas}, but this machine has {len(gpus)} GPU(s)")
+        return [f"GPU:{number}" for number in range(replicas or len(gpus))]
+    if replicas is None:
+        raise UserError("--strategy=mirrored finds no GPU; --replicas=<n> runs on n virtual devices of the CPU")
+    cpu = tf.config.list_physical_devices("CPU")[0]
+    tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * replicas)
+    return [f"CPU:{number}" for number in range(replicas)]
+
+
+def mirrored(devices: Sequence[str]) -> Any:
+    """A strategy over devices of this process."""
+    import tensorflow as tf
+
+    if devices[0].startswith("GPU"):
+        return tf.distribute.MirroredStrategy(devices)
+
+    def in_order(parts: Sequence[tf.Tensor]) -> tf.Tensor:  # the default adds them as they come
+        return tf.reduce_sum(tf.stack(parts), axis=0)
+
+    return tf.distribute.MirroredStrategy(devices, tf.distribute.ReductionToOneDevice(accumulation_fn=in_order))
+
+
+def multi_worker(peer_timeout: float) -> Any:
+    """A strategy over the processes of TF_CONFIG; waits for all of them, and ends the process if they do not come."""
+    import tensorflow as tf
+
+    experimental = tf.distribute.experimental
+    # A ring adds in the same order every time; GPUs have a library of their own.
+    kind = experimental.CommunicationImplementation
+    implementation = kind.AUTO if tf.config.list_physical_devices("GPU") else kind.RING
+
+    def give_up() -> None:
+        sys.stderr.write(f"error: the other processes of TF_CONFIG did not start within {peer_timeout:g} seconds\n")
+        sys.stderr.flush()
+        os._exit(LOST_PEER)  # the main thread waits inside TensorFlow and hears nothing
+
+    timer = threading.Timer(peer_timeout, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        return tf.distribute.MultiWorkerMirroredStrategy(
+            communication_options=experimental.CommunicationOptions(
+                timeout_seconds=peer_timeout, implementation=implementation
+            )
+        )
+    except (tf.errors.OpError, RuntimeError, ValueError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise UserError(f"the processes of TF_CONFIG cannot be joined: {first}") from error
+    finally:
+        timer.cancel()
+
+
+def require_cluster(environment: Mapping[str, str]) -> None:
+    """Passes if TF_CONFIG describes a cluster of workers and this process's place in it.
+
+    Raises:
+        UserError: one line that says what is wrong.
+    """
+    example = '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
+    text = environment.get("TF_CONFIG", "")
+    if not text.strip():
+        raise UserError(f"--strategy=multi_worker needs the environment variable TF_CONFIG, such as {example}")
+    try:
+        found = json.loads(text)
+        cluster, task = found["cluster"], found["task"]
+        jobs = {str(job): list(hosts) for job, hosts in cluster.items()}
+        kind, index = task["type"], int(task["index"])
+    except json.JSONDecodeError as error:
+        raise UserError(f"TF_CONFIG is not JSON ({error}); it looks like {example}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"TF_CONFIG lacks a part or has a wrong one ({error!r}); it looks like {example}") from error
+    strange = [job for job in [*jobs, kind] if job not in _JOBS]
+    if strange:
+        raise UserError(f"TF_CONFIG has a job {strange[0]!r}; only {' and '.join(_JOBS)} take part")
+    if not 0 <= index < len(jobs.get(kind, ())):
+        raise UserError(f"TF_CONFIG says {kind} {index}, but its cluster has {len(jobs.get(kind, ()))} of this kind")
+    for host in (host for hosts in jobs.values() for host in hosts):
+        name, _, port = str(host).rpartition(":")
+        if not name or not port.isdigit():
+            raise UserError(f"TF_CONFIG has the address {host!r}; it must be host:port")
