@@ -32,16 +32,19 @@ def _quiet_stderr() -> Iterator[None]:
                 sys.stderr.write(held.read().decode(errors="replace"))
 
 
-def import_tensorflow() -> None:
+def import_tensorflow(min_log_level: str = "2") -> None:
     """Imports TensorFlow and lets it look for devices, silently unless TF_CPP_MIN_LOG_LEVEL is set by the user.
 
     The environment variable alone does not silence the lines that TensorFlow 2.21 writes before its logging starts.
+
+    Args:
+        min_log_level: what its libraries may write later: "2" errors, "3" only what ends the process.
     """
     if "TF_CPP_MIN_LOG_LEVEL" in os.environ or "tensorflow" in sys.modules:
         import tensorflow  # noqa: F401
 
         return
-    os.environ["TF_CPP_MIN_LOG_LEVEL"] = "2"
+    os.environ["TF_CPP_MIN_LOG_LEVEL"] = min_log_level
     with _quiet_stderr():
         import tensorflow as tf
 
