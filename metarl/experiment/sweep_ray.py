@@ -2,6 +2,7 @@
 
 import logging
 import os
+import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from metarl.experiment.errors import UserError
 from metarl.experiment.sweep_runner import Process
 
+_PATIENCE = 5.0  # seconds
 _LOST = 255  # the exit code of a run whose machine is gone
 
 
@@ -31,11 +33,12 @@ class RayLauncher:
         except ImportError as error:
             raise UserError(f"--ray_address={address} needs Ray, which is not installed; pip install ray") from error
         self._ray: Any = ray
+        _require_listener(address)
         try:
             ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, configure_logging=False)
         except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-            reason = str(error).strip().splitlines()
-            raise UserError(f"--ray_address={address}: no cluster there: {reason[0] if reason else error!r}") from error
+            reason = " ".join(str(error).strip().strip("'\"").split()) or repr(error)
+            raise UserError(f"--ray_address={address}: no cluster there: {reason}") from error
         self._actor: Any = _actor_class(ray)
 
     def start(self, command: Sequence[str], log: Path) -> Process:
@@ -48,6 +51,19 @@ class RayLauncher:
     def close(self) -> None:
         """Leaves the cluster; one that this process made ends with it."""
         self._ray.shutdown()
+
+
+def _require_listener(address: str) -> None:
+    """Raises UserError if nothing answers at host:port; Ray itself would try for two minutes."""
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon:
+        if address not in ("auto", "local"):
+            raise UserError(f"--ray_address must be auto, local, or host:port; got {address!r}")
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
+    except (OSError, ValueError, OverflowError) as error:
+        raise UserError(f"--ray_address={address}: no cluster there: {error}") from error
 
 
 class _RayProcess:
