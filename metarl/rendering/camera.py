@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 _AZIMUTH = 90.0  # x to the right, y into the picture
-_FLAT_ELEVATION, _TALL_ELEVATION = -55.0, -20.0
+_FLAT_ELEVATION, _TALL_ELEVATION = -55.0, -30.0
 # What moves in a plane is seen from above: its height is below this share of its width.
 _FLAT = 0.35
 _FILLED = 0.9  # of the picture, by what must be seen

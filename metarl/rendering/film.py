@@ -22,6 +22,7 @@ from metarl.rendering.rounds import Recording
 from metarl.simulation.task_family import Scene
 
 _MODEL, _STATES, _TEXT, _FRAMES = "model.mjb", "states.npz", "film.json", "frames.json"
+_ARRAYS = ("states", "rewards", "path")
 
 
 class Film(NamedTuple):
@@ -82,7 +83,9 @@ def _store(folder: Path, film: Film, path: Path) -> None:
         mujoco.mj_saveModel(film.model, str(folder / _MODEL))
     arrays = {}
     for number, recording in enumerate(film.recordings):
-        arrays |= {f"states_{number}": recording.states, f"rewards_{number}": recording.rewards}
+        arrays |= {
+            f"{name}_{number}": getattr(recording, name) for name in _ARRAYS if getattr(recording, name) is not None
+        }
     np.savez(folder / _STATES, **arrays)
     text = {
         "path": str(path.resolve()),
@@ -90,7 +93,7 @@ def _store(folder: Path, film: Film, path: Path) -> None:
         "caption": film.scene.caption,
         "period": film.period,
         "panels": [
-            {name: value for name, value in recording._asdict().items() if name not in ("states", "rewards")}
+            {name: value for name, value in recording._asdict().items() if name not in _ARRAYS}
             for recording in film.recordings
         ],
     }
@@ -101,7 +104,7 @@ def _stored(folder: Path) -> tuple[Film, Path]:
     text = json.loads((folder / _TEXT).read_text())
     with np.load(folder / _STATES, allow_pickle=False) as arrays:
         recordings = [
-            Recording(states=arrays[f"states_{number}"], rewards=arrays[f"rewards_{number}"], **panel)
+            Recording(**{name: arrays.get(f"{name}_{number}") for name in _ARRAYS}, **panel)
             for number, panel in enumerate(text["panels"])
         ]
     model = mujoco.MjModel.from_binary_path(str(folder / _MODEL)) if (folder / _MODEL).exists() else None

@@ -4,7 +4,9 @@ Shapes: `T` steps, `nq` positions of a model, `P` points; a picture is [size, si
 """
 
 import abc
+import itertools
 from collections.abc import Sequence
+from typing import Any
 
 import mujoco
 import numpy as np
@@ -15,10 +17,13 @@ from metarl.rendering import camera as cameras
 from metarl.rendering.rounds import Recording
 from metarl.simulation.task_family import Scene
 
-_GOAL_COLOUR = (0.9, 0.1, 0.1, 0.9)
-_HALO_COLOUR = (0.9, 0.1, 0.1, 0.3)
-_GOAL_SIZE = 0.012  # radius of the mark, as a share of the camera's distance
-_HALO_SIZE = 0.035
+_GOAL_COLOUR = (0.9, 0.1, 0.1, 1.0)
+_PATH_COLOUR = (0.1, 0.3, 0.7, 0.6)
+# Shares of the camera's distance: the goal's disc, its pole, which shows above a robot that stands on it, and the path.
+_DISC_RADIUS, _POLE_RADIUS, _POLE_HEIGHT, _PATH_RADIUS = 0.02, 0.003, 0.12, 0.003
+_PATH_PIECES = 100
+# A quarter of the default side, and half the samples of an edge: they take most of a software renderer's time.
+_SHADOW_PIXELS, _EDGE_SAMPLES = 1024, 2
 _FIT_STATES = 40  # of each recording, for the camera
 _FOLLOWING = "track"  # the name of the camera that the usual benchmark models follow the robot with
 _POINTS_PER_INCH = 72
@@ -28,8 +33,8 @@ class Painter(abc.ABC):
     """Draws states; the view is the same for all of them."""
 
     @abc.abstractmethod
-    def paint(self, states: np.ndarray) -> np.ndarray:
-        """Returns the picture of the last of `states` [T, nq or 2]; those before may show as a path."""
+    def paint(self, recording: Recording, step: int) -> np.ndarray:
+        """Returns the picture after `step` steps of a recording, with the path up to there if it has one."""
 
     def close(self) -> None:  # noqa: B027  (optional by intention)
         """Gives back what the renderer holds."""
@@ -43,12 +48,12 @@ def make_painter(model: mujoco.MjModel | None, recordings: Sequence[Recording], 
 
 
 class MujocoPainter(Painter):
-    """A MuJoCo model, off-screen, with the goal as a red ball over a disc.
+    """A MuJoCo model, off-screen, with the goal as a red disc and pole and the path of what should reach it.
 
     A camera that the model has for following it is used where no place is to be marked; else the camera stands still.
 
     Args:
-        model: what to draw; not changed.
+        model: what to draw; its shadows and edges are made coarser.
         recordings: everything that will be drawn, which the view depends on.
         scene: the goal.
         size: pixels of a side, at most the model's off-screen buffer (480 by MuJoCo's default).
@@ -56,7 +61,10 @@ class MujocoPainter(Painter):
 
     def __init__(self, model: mujoco.MjModel, recordings: Sequence[Recording], scene: Scene, size: int):
         self._model, self._data = model, mujoco.MjData(model)
-        self._goal = None if scene.goal is None else np.asarray(scene.goal, np.float64)
+        model.vis.quality.shadowsize, model.vis.quality.offsamples = _SHADOW_PIXELS, _EDGE_SAMPLES
+        planes = np.flatnonzero(model.geom_type == mujoco.mjtGeom.mjGEOM_PLANE)
+        self._floor = float(model.geom_pos[planes[0], 2]) if planes.size else 0.0
+        self._goal = None if scene.goal is None else np.append(scene.goal, self._floor)[:3].astype(np.float64)
         following = mujoco.mj_name2id(model, mujoco.mjtObj.mjOBJ_CAMERA, _FOLLOWING)
         self._camera: mujoco.MjvCamera | int = following
         self._scale = 1.0
@@ -72,13 +80,15 @@ class MujocoPainter(Painter):
         """Frees the off-screen buffer."""
         self._renderer.close()
 
-    def paint(self, states: np.ndarray) -> np.ndarray:
-        """Returns the picture of the last of `states` [T, nq]."""
-        self._data.qpos[:] = states[-1]
+    def paint(self, recording: Recording, step: int) -> np.ndarray:
+        """Returns the picture after `step` steps of a recording."""
+        self._data.qpos[:] = recording.states[step]
         mujoco.mj_forward(self._model, self._data)
         self._renderer.update_scene(self._data, self._camera)
         if self._goal is not None:
-            self._mark_goal()
+            self._mark_goal(self._goal)
+            if recording.path is not None:
+                self._draw_path(recording.path[:step])
         return self._renderer.render()
 
     def _extent(self, recordings: Sequence[Recording]) -> tuple[np.ndarray, np.ndarray]:
@@ -95,32 +105,38 @@ class MujocoPainter(Painter):
         radii = np.tile(model.geom_rbound[solid], len(points))
         if self._goal is None:
             return np.concatenate(points), radii
-        goal = self._goal_position(float(np.max(model.geom_rbound[solid])))
-        return np.concatenate([*points, goal[None]]), np.append(radii, 0.1)
+        return np.concatenate([*points, self._goal[None]]), np.append(radii, 0.1)
 
-    def _goal_position(self, height: float) -> np.ndarray:
-        assert self._goal is not None
-        return self._goal if len(self._goal) == 3 else np.append(self._goal, height)
+    def _mark_goal(self, goal: np.ndarray) -> None:
+        radius, half_pole = _DISC_RADIUS * self._scale, 0.5 * _POLE_HEIGHT * self._scale
+        thin = 0.1 * radius
+        cylinder = mujoco.mjtGeom.mjGEOM_CYLINDER
+        self._add(cylinder, (radius, thin, 0.0), goal + np.array([0.0, 0.0, thin]), _GOAL_COLOUR)
+        pole = _POLE_RADIUS * self._scale
+        self._add(cylinder, (pole, half_pole, 0.0), goal + np.array([0.0, 0.0, half_pole]), _GOAL_COLOUR)
 
-    def _mark_goal(self) -> None:
+    def _draw_path(self, path: np.ndarray) -> None:
+        """Draws [T, 2] on the floor."""
+        path = path[np.isfinite(path).all(axis=1)]
+        if len(path) < 2:
+            return
+        corners = path[np.unique(np.linspace(0, len(path) - 1, min(len(path), _PATH_PIECES)).astype(int))]
+        width = _PATH_RADIUS * self._scale
+        places = np.column_stack([corners, np.full(len(corners), self._floor + width)])
+        for begin, end in itertools.pairwise(places):
+            geom = self._add(mujoco.mjtGeom.mjGEOM_CAPSULE, (width,) * 3, begin, _PATH_COLOUR)
+            if geom is not None:
+                mujoco.mjv_connector(geom, mujoco.mjtGeom.mjGEOM_CAPSULE, width, begin, end)
+
+    def _add(self, kind: int, size: Sequence[float], place: np.ndarray, colour: Sequence[float]) -> Any:
+        """Adds a shape to the picture, if there is room for one more; returns it."""
         scene = self._renderer.scene
-        radius, halo = _GOAL_SIZE * self._scale, _HALO_SIZE * self._scale
-        place = self._goal_position(radius)
-        shapes = [
-            (mujoco.mjtGeom.mjGEOM_SPHERE, (radius,) * 3, _GOAL_COLOUR),
-            (mujoco.mjtGeom.mjGEOM_CYLINDER, (halo, halo, 0.1 * radius), _HALO_COLOUR),
-        ]
-        for kind, size, colour in shapes:
-            if scene.ngeom < scene.maxgeom:
-                mujoco.mjv_initGeom(
-                    scene.geoms[scene.ngeom],
-                    kind,
-                    np.array(size),
-                    place,
-                    np.eye(3).ravel(),
-                    np.array(colour, np.float32),
-                )
-                scene.ngeom += 1
+        if scene.ngeom >= scene.maxgeom:
+            return None
+        geom = scene.geoms[scene.ngeom]
+        mujoco.mjv_initGeom(geom, kind, np.array(size), place, np.eye(3).ravel(), np.array(colour, np.float32))
+        scene.ngeom += 1
+        return geom
 
 
 class PointPainter(Painter):
@@ -150,8 +166,9 @@ class PointPainter(Painter):
         (self._path,) = axes.plot([], [], color="tab:blue", linewidth=1.5, alpha=0.6)
         (self._point,) = axes.plot([], [], marker="o", markersize=11, color="tab:blue", linestyle="none", zorder=4)
 
-    def paint(self, states: np.ndarray) -> np.ndarray:
-        """Returns the picture of the path `states` [T, 2] with the point at its end."""
+    def paint(self, recording: Recording, step: int) -> np.ndarray:
+        """Returns the picture of the path up to `step`, with the point at its end."""
+        states = recording.states[: step + 1]
         self._path.set_data(states[:, 0], states[:, 1])
         self._point.set_data(states[-1:, 0], states[-1:, 1])
         self._canvas.draw()

@@ -52,7 +52,8 @@ class Recording(NamedTuple):
         num_episodes: their number.
         states: [T + 1, nq] float64 positions of the model, or [T + 1, 2] of a point, from the reset on.
         rewards: [T] float64.
-        terminated: whether it ended by itself.
+        path: [T, 2] float64, where the part that has to reach a goal was after each step, or None.
+        end: how it ended: "arrived", "ended" by itself in another way, or "time is up".
     """
 
     label: str
@@ -61,7 +62,8 @@ class Recording(NamedTuple):
     num_episodes: int
     states: np.ndarray
     rewards: np.ndarray
-    terminated: bool
+    path: np.ndarray | None
+    end: str
 
 
 def fast_update_label(fast_updates: int) -> str:
@@ -109,13 +111,18 @@ def record(family: TaskFamily, task: np.ndarray, sampled: Round) -> Recording:
     tasks = task[None]
     simulation.assign_tasks(tasks)
     simulation.reset(None, reset)
-    states, rewards = [_state(simulation)], []
+    states, rewards, path = [_state(simulation)], [], []
     with np.errstate(over="ignore", invalid="ignore"):
         for action in actions.astype(np.float64):
-            rewards.append(float(simulation.step(action[None], tasks).reward[0]))
+            outcome = simulation.step(action[None], tasks)
+            rewards.append(float(outcome.reward[0]))
             states.append(_state(simulation))
+            path += list(outcome.info.get("position", ()))
     if not np.allclose(rewards, recorded, rtol=_REWARD_TOLERANCE, atol=_REWARD_TOLERANCE):
         raise UserError(f"{family.name} did not repeat an episode from the same start and actions: it draws no picture")
+    end = "ended" if episodes.terminated[chosen] else "time is up"
+    if "arrived" in episodes.final and episodes.final["arrived"][chosen]:
+        end = "arrived"
     return Recording(
         sampled.label,
         float(episodes.episode_return[chosen]),
@@ -123,7 +130,8 @@ def record(family: TaskFamily, task: np.ndarray, sampled: Round) -> Recording:
         number,
         np.stack(states),
         np.array(rewards),
-        bool(episodes.terminated[chosen]),
+        np.stack(path) if path else None,
+        end,
     )
 
 

@@ -3,6 +3,7 @@
 Imports imageio, of the extra `[video]`.
 """
 
+import functools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -69,12 +70,10 @@ def _frames(
 def _panel(painter: Painter, recording: Recording, tick: int, caption: str, period: float) -> np.ndarray:
     """One panel: the strip with label, return and time, and the picture."""
     step = min(tick, len(recording.rewards))
-    picture = painter.paint(recording.states[: step + 1])
+    picture = painter.paint(recording, step)
     strip = Image.new("RGB", (picture.shape[1], _STRIP), _DARK)
     draw = ImageDraw.Draw(strip)
-    end = ""
-    if step == len(recording.rewards):
-        end = ", ended" if recording.terminated else ", time is up"
+    end = f", {recording.end}" if step == len(recording.rewards) else ""
     draw.text((12, 7), f"{recording.label}, return {recording.episode_return:.1f}", fill=_LIGHT, font=_font(23))
     line = f"{step * period:.1f} s, so far {recording.rewards[:step].sum():.1f}{end}"
     draw.text((12, 38), line, fill=_GREY, font=_font(17))
@@ -83,6 +82,7 @@ def _panel(painter: Painter, recording: Recording, tick: int, caption: str, peri
     return np.concatenate([np.asarray(strip), picture])
 
 
+@functools.cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
     return ImageFont.truetype(Path(matplotlib.get_data_path(), "fonts", "ttf", _FONT), size)
 
@@ -111,7 +111,13 @@ def encode(path: Path, pictures: Iterable[np.ndarray], rate: float) -> int:
     count = 0
     # A path that begins with '/' is neither an option nor a protocol to the encoder.
     with imageio.get_writer(
-        path.resolve(), format="FFMPEG", fps=rate, codec="libx264", quality=7, macro_block_size=16
+        path.resolve(),
+        format="FFMPEG",
+        fps=rate,
+        codec="libx264",
+        quality=7,
+        macro_block_size=16,
+        output_params=["-preset", "veryfast"],
     ) as writer:
         for picture in pictures:
             writer.append_data(picture)
