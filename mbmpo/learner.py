@@ -133,6 +133,7 @@ class MBMPOLearner(ModelBasedLearner, ShardedLearner):
             self.parameters, self.num_tasks, self.adaptation.inner_updates
         )
         self._adapted = tiled(self.objective.policy_weights(self.parameters), self.num_tasks)
+        self._imagined_step: MetaStep | None = None
         self._real_step: MetaStep | None = None
         self._sampler: Any = None
 
@@ -236,7 +237,9 @@ class MBMPOLearner(ModelBasedLearner, ShardedLearner):
         return ImaginedShard(self.objective, self.processing, imagination, self.ensemble, self.inner_updates)
 
     def _imagined(self) -> MetaStep:
-        return MetaStep(self.pool, self.meta_update)
+        if self._imagined_step is None:
+            self._imagined_step = MetaStep(self.pool, self.meta_update)
+        return self._imagined_step
 
     def _give_models(self) -> None:
         buffer = self.buffer if self.imagined.reset == "buffer" else None
