@@ -8,6 +8,7 @@ with one line, and the run goes on from its checkpoint.
 
 import concurrent.futures
 import hashlib
+import math
 import pickle
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -203,7 +204,7 @@ class ReplicaPool(ShardPool):
         """
         results = self._local("evaluate", own, None, common)
         ranges = self.ranges()
-        layout = _Layout.of(*results[0])
+        layout = _Layout(*results[0])
         vectors = []
         for pack, number, device, result in zip(
             self._packs, self._replicas.local, self._replicas.devices, results, strict=True
@@ -242,27 +243,32 @@ class ReplicaPool(ShardPool):
 
 
 class _Layout(NamedTuple):
-    """How an answer lies in a vector: sums, leaf by leaf, then a row of M numbers per kind of scalar."""
+    """How an answer lies in a vector: its sums, then its scalars for all M tasks, leaf by leaf.
 
-    has_sums: bool
+    Attributes:
+        sums: an answer's sums, or None.
+        scalars: an answer's scalars, [tasks of one shard, ...].
+    """
+
     sums: Any
     scalars: Any
 
-    @classmethod
-    def of(cls, sums: Any, scalars: Any) -> "_Layout":
-        return cls(sums is not None, sums, scalars)
-
     def unpacked(self, vector: tf.Tensor, num_tasks: int) -> tuple[Any, Any]:
-        host = vector.numpy()
-        start = 0
-        leaves = []
-        for leaf in tf.nest.flatten(self.sums) if self.has_sums else []:
-            size = int(np.prod(leaf.shape))
-            leaves.append(tf.constant(host[start : start + size].reshape(leaf.shape)))
-            start += size
-        sums = tf.nest.pack_sequence_as(self.sums, leaves) if self.has_sums else None
-        rows = host[start:].reshape(-1, num_tasks)
-        return sums, tf.nest.pack_sequence_as(self.scalars, list(rows))
+        """The sums as tensors, and the scalars [M, ...] as arrays."""
+        host, start = vector.numpy(), 0
+
+        def taken(shape: Sequence[int]) -> np.ndarray:
+            nonlocal start
+            start += math.prod(shape)
+            return host[start - math.prod(shape) : start].reshape(shape)
+
+        sums = tf.nest.map_structure(lambda leaf: tf.constant(taken(leaf.shape)), self.sums) if self.has_sums else None
+        return sums, tf.nest.map_structure(lambda leaf: taken([num_tasks, *leaf.shape[1:]]), self.scalars)
+
+    @property
+    def has_sums(self) -> bool:
+        """Whether there are sums."""
+        return self.sums is not None
 
 
 def _pack(sums: list[tf.Tensor], scalars: list[tf.Tensor]) -> tf.Tensor:
@@ -270,10 +276,11 @@ def _pack(sums: list[tf.Tensor], scalars: list[tf.Tensor]) -> tf.Tensor:
 
 
 def _spread(scalars: Any, start: int, stop: int, num_tasks: int) -> np.ndarray:
-    """Numbers of the tasks [start, stop), [M], zero for all others."""
-    row = np.zeros(num_tasks, np.float32)
-    row[start:stop] = np.asarray(scalars)
-    return row
+    """Numbers of the tasks [start, stop), [M, ...], zero for all others."""
+    mine = np.asarray(scalars)
+    rows = np.zeros([num_tasks, *mine.shape[1:]], np.float32)
+    rows[start:stop] = mine
+    return rows
 
 
 def _as_arrays(nest: Any) -> Any:

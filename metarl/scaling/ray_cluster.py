@@ -1,0 +1,108 @@
+"""Joining a Ray cluster, or starting one on this machine: quietly, in bounded time, on localhost (extra `[ray]`)."""
+
+import contextlib
+import ipaddress
+import logging
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+from absl import logging as absl_logging
+
+from metarl.experiment.errors import UserError, did_you_mean
+
+_PATIENCE = 5.0  # seconds for a connection to a port
+_JOIN_LIMIT = 60.0  # seconds for joining a cluster
+# Ray names it after the systems on which it is the default: every server of a local cluster binds to 127.0.0.1.
+_LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+# An unreachable address would otherwise be tried for minutes.
+_IMPATIENT = {
+    "RAY_NUM_REDIS_GET_RETRIES": "1",
+    "RAY_gcs_rpc_server_connect_timeout_s": "2",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "10",
+    "RAY_gcs_server_request_timeout_seconds": "10",
+}
+_PROBE = "import ray, sys; ray.init(address=sys.argv[1], log_to_driver=False, configure_logging=False)"
+
+
+@contextlib.contextmanager
+def joined(address: str, num_cpus: int | None = None) -> Iterator[Any]:
+    """Ray, connected to a cluster; leaves it at the end, and ends one that was started here.
+
+    Args:
+        address: "auto" for the running cluster that Ray finds, "local" for a new one on this machine, or host:port.
+        num_cpus: "local": how many actors of one CPU fit in; None: the machine's cores.
+
+    Raises:
+        UserError: Ray is not installed, or the cluster cannot be reached.
+    """
+    if address not in ("auto", "local") and not _is_host_and_port(address):
+        raise UserError(f"--address is auto, local or host:port, not {address!r}{did_you_mean(address, ('auto', 'local'))}")
+    if address == "local" or _is_loopback(address):
+        os.environ.update(_LOOPBACK_ONLY)  # read when Ray is imported, and by the processes that it starts
+    try:
+        import ray
+    except ImportError as error:
+        raise UserError("Ray is not installed; pip install 'metarl-tf[ray]'") from error
+    logging.getLogger("ray").setLevel(logging.ERROR)
+    _keep_off_the_terminal()
+    quiet = {"log_to_driver": False, "configure_logging": False}
+    try:
+        if address == "local":
+            ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **quiet)
+        else:
+            _require_reachable(address)
+            ray.init(address=address, **quiet)
+    except (ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
+        raise UserError(f"--address={address}: no Ray cluster can be joined there: {_one_line(error)}") from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def _is_host_and_port(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    return bool(host) and port.isdigit() and 0 < int(port) < 2**16
+
+
+def _is_loopback(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _require_reachable(address: str) -> None:
+    """Passes if a process can join the cluster: where it cannot, Ray may end the one that tries, and writes a lot."""
+    if address != "auto":
+        host, _, port = address.rpartition(":")
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
+    command = [sys.executable, "-c", _PROBE, address]
+    try:
+        done = subprocess.run(
+            command, env=os.environ | _IMPATIENT, capture_output=True, text=True, timeout=_JOIN_LIMIT, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise TimeoutError(f"no answer within {_JOIN_LIMIT:g} seconds") from error
+    if done.returncode:
+        said = [line for line in done.stderr.splitlines() if line.startswith(("ConnectionError:", "RuntimeError:"))]
+        raise ConnectionError(said[-1] if said else "what answers there is not a Ray cluster of this version")
+
+
+def _keep_off_the_terminal() -> None:
+    """Sends the messages of Ray's daemons, such as that a worker died, to the debug log: the pool tells of that."""
+    from ray._private import worker
+
+    if hasattr(worker, "print_to_stdstream"):
+        worker.print_to_stdstream = lambda data, **_: absl_logging.debug("ray: %s", data.get("lines"))
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
