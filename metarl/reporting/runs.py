@@ -113,8 +113,9 @@ def _settings(text: str) -> dict[str, str]:
             found[key.owner] = value
     learner = short(found.get("Experiment.learner", "?"))
     method = short(found.get(f"{learner}.method", learner.removesuffix("Learner")))
-    family = found.get(f"{learner}.family")
-    return found | {"method": _NAMES.get(method, method), "family": short(family) if family else "?"}
+    family = short(found.get(f"{learner}.family", "?"))
+    family = short(found.get(f"{family}.family", family))  # what a wrapper such as FixedGoal wraps
+    return found | {"method": _NAMES.get(method, method), "family": family}
 
 
 def short(value: str) -> str:

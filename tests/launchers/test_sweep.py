@@ -1,0 +1,114 @@
+"""The sweep launcher: its mistakes, and one real sweep of two runs from training to the figure."""
+
+import csv
+
+import experiment_tools as tools
+import pytest
+from experiment_tools import assert_help_is_quick, contents, rows, toy  # noqa: F401
+
+PROGRAM = "launchers.sweep"
+TINY = (
+    "ITERATIONS = 2",
+    "META_BATCH_SIZE = 2",
+    "ROLLOUTS_PER_TASK = 2",
+    "HORIZON = 5",
+    "GRU_UNITS = 4",
+    "EMBEDDING_DIM = 2",
+    "HIDDEN_SIZES = [4]",
+    "INNER_UPDATES = 1",
+    "MetaUpdate.num_evaluations = 2",
+    "TespLearner.num_goals = 2",
+    "Validation.num_goals = 2",
+    "Validation.frequency = 1",
+    "FinalTable.num_goals = 0",
+)
+
+
+@pytest.fixture(autouse=True)
+def _working_directory(toy):  # noqa: F811
+    return toy
+
+
+def launch(*arguments):
+    return tools.launch(PROGRAM, *arguments)
+
+
+def test_help_needs_nothing_heavy_and_less_than_a_second():
+    assert_help_is_quick(PROGRAM, "--gin_file", "--sweep", "--seeds", "--jobs", "--ray_address")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "error: which experiment? Give --gin_file=configs/<name>.gin"),
+        (["toy.gin"], "error: unexpected argument 'toy.gin'"),
+        (["--gin_file=toi.gin", "--seeds=1"], "error: --gin_file: no gin file 'toi.gin'; did you mean 'toy.gin'?"),
+        (["--gin_file=toy.gin"], "error: what is to be swept?"),
+        (["--gin_file=toy.gin", "--seeds=1,a"], "error: --seeds: 'a' is not a seed"),
+        (["--gin_file=toy.gin", "--seeds=1", "--jobs=0"], "error: flag --jobs=0: 0 is not a positive integer"),
+        (
+            ["--gin_file=toy.gin", "--sweep=META_BATCHSIZE=[1]"],
+            "error: --sweep: the config has no macro 'META_BATCHSIZE'",
+        ),
+        (["--gin_file=toy.gin", "--from_header"], "error: --from_header: toy.gin has no line '# sweep: NAME=[...]'"),
+        (["--gin_file=toy.gin", "--seeds=1", "--logdir=toy.gin"], "error: cannot use --logdir toy.gin"),
+        (["--gin_file=toy.gin", "--seed=1"], "error: Unknown command line flag 'seed'. Did you mean: seeds ?"),
+    ],
+)
+def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(tmp_path, arguments, message):
+    before = contents(tmp_path)
+    done = launch(*arguments)
+    assert done.returncode == 2
+    assert done.stderr.startswith(message)
+    assert done.stderr.count("\n") == 1
+    assert done.stdout == ""
+    assert contents(tmp_path) == before
+
+
+def test_dry_run_lists_the_runs_and_makes_nothing(tmp_path):
+    before = contents(tmp_path)
+    done = launch("--gin_file=toy.gin", "--sweep=META_BATCH_SIZE=[2, 4]", "--seeds=1,2", "--dry_run")
+    assert done.returncode == 0
+    lines = done.stdout.splitlines()
+    assert [line.split()[:3] for line in lines[:-1]] == [
+        ["pending", f"META_BATCH_SIZE={size}", f"seed={seed}"] for size in (2, 4) for seed in (1, 2)
+    ]
+    assert lines[-1].startswith("4 runs, 4 to do, in runs/toy/sweep_META_BATCH_SIZE_")
+    assert contents(tmp_path) == before
+
+
+def test_a_sweep_of_two_runs_is_trained_listed_not_repeated_and_plotted(tmp_path):
+    command = [
+        "--gin_file=configs/tesp_point.gin",
+        *(f"--gin_param={binding}" for binding in TINY),
+        "--sweep=inner_lr=[0.02]",
+        "--seeds=1,2",
+        "--jobs=2",
+        "--logdir=sweep",
+    ]
+    done = launch(*command)
+    assert done.returncode == 0, done.stderr
+    assert "2 runs: 2 finished; sweep/index.csv" in done.stderr
+    with open("sweep/index.csv", newline="") as file:
+        index = list(csv.DictReader(file))
+    assert [(row["TESP.inner_lr"], row["seed"], row["state"]) for row in index] == [
+        ("0.02", "1", "finished"), ("0.02", "2", "finished")
+    ]  # fmt: skip
+    trained = [rows(f"sweep/{row['run']}") for row in index]
+    assert [len(metrics) for metrics in trained] == [2, 2]
+    assert trained[0] != trained[1]
+    before = contents(tmp_path / "sweep")
+    again = launch(*command)
+    assert again.returncode == 0
+    assert "2 of 2 runs are finished already" in again.stderr
+    after = contents(tmp_path / "sweep")
+    assert {name for name in before if before[name] != after[name]} <= {"lock"}
+
+    plotted = tools.launch("launchers.plot", "sweep", "--layout=tesp", "--output=plots")
+    assert plotted.returncode == 0, plotted.stderr
+    with open("plots/tesp_meta_updates.csv", newline="") as file:
+        drawn = list(csv.DictReader(file))
+    means = {(row["panel"], row["meta-updates"]): float(row["mean"]) for row in drawn}
+    returns = [float(metrics[-1]["validation_test_2/return_1"]) for metrics in trained]
+    assert means["Point, D″", "2"] == pytest.approx(sum(returns) / 2)
+    assert {row["group"] for row in drawn} == {"TESP"}
