@@ -174,6 +174,22 @@ def test_columns_against_steps_iterations_and_time(tmp_path):
     np.testing.assert_allclose(curve.summary.mean, [3, 4, 6])  # of equal times the later row
 
 
+def test_return_stands_for_what_each_method_calls_so(tmp_path):
+    """Before adaptation, else of the collected data, else after the last fast-update."""
+    for number, columns in enumerate(
+        (
+            {"real/return": 1.0, "pre_update/return": 2.0},
+            {"return": 1.0, "real/return": 3.0},
+            {f"return/fast_update_{k}": 10.0 * k for k in range(12)},
+        )
+    ):
+        method = ("MBMPO", "METRPO", "TESP")[number]
+        make(tmp_path / method, [{"iteration": 1, **columns}], method=method)
+    plan = layouts.columns(runs.find([str(tmp_path)]), "iteration", ["return"], ["method"], 10)
+    means = {curve.label: curve.summary.mean[0] for curve in plan.panels[0].curves}
+    assert means == {"MB-MPO": 2.0, "ME-TRPO": 3.0, "TESP": 110.0}
+
+
 def test_every_environment_has_its_own_panel(tmp_path):
     make(tmp_path / "1", progress([1.0]), family="Ant")
     make(tmp_path / "2", progress([5.0]), family="Wheeled")
