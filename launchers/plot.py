@@ -12,7 +12,9 @@ from launchers.command_line import parse
 flags.FLAGS.set_gnu_getopt(True)  # flags may follow the folders
 _X = flags.DEFINE_string("x", "env_steps", "env_steps, iteration, time (of training), or a column of progress.csv.")
 _Y = flags.DEFINE_multi_string(
-    "y", ["return"], "A column; repeatable. return: the first existing of pre_update/return, real/return, return."
+    "y",
+    ["return"],
+    "A column; repeatable. return: before adaptation, else of the data collected, else after all fast-updates.",
 )
 _GROUP_BY = flags.DEFINE_list("group_by", ["method"], "method, family, macros or bindings, such as INNER_LR.")
 _WHERE = flags.DEFINE_multi_string("where", [], "Only runs with NAME=value; repeatable.")

@@ -48,6 +48,8 @@ def draw(plan: FigurePlan, statistic: str = "both") -> Figure:
             axes = figure.add_subplot(len(plan.rows), width, r * width + c + 1)
             fewer |= _draw_panel(axes, panel, colours, statistic, plan.band)
     note = _NOTES[plan.band, statistic if plan.band == "interval" else ""]
+    if plan.band == "interval" and all(curve.num_runs < 2 for panel in plan.panels for curve in panel.curves):
+        note = "single runs, without interval"
     figure.legend(
         handles=entries,
         loc="outside lower center",
@@ -90,7 +92,7 @@ def _draw_panel(axes: Axes, panel: Panel, colours: dict[str, Any], statistic: st
     axes.set_title(panel.title, fontsize=9)
     axes.set_xlabel(panel.x_label, fontsize=8)
     axes.set_ylabel(panel.y_label, fontsize=8)
-    axes.tick_params(labelsize=7)
+    axes.tick_params(which="both", labelsize=7)
     axes.grid(alpha=0.3, linewidth=0.5)
     for side in ("top", "right"):
         axes.spines[side].set_visible(False)

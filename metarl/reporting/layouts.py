@@ -21,6 +21,7 @@ _X_LABELS = {"env_steps": "environment steps", "iteration": "meta-updates", "tim
 _Y_NAMES = ("pre_update/return", "real/return", "return")  # MB-MPO specification, section 9.7
 _SETS = {"train": "D", "test_1": "D′", "test_2": "D″"}
 _VALIDATION = re.compile(r"validation_(\w+)/return_(\d+)")
+_FAST_UPDATE = re.compile(r"return/fast_update_(\d+)")
 _MODEL_FREE_STEPS, _MODEL_BASED_END, _MODEL_FREE_END = 10_000, 4e5, 1e7
 _PAPER_INNER_LR = "INNER_LR=0.001"
 
@@ -31,7 +32,7 @@ def columns(found: Sequence[Run], x: str, y: Sequence[str], group_by: Sequence[s
     Args:
         found: the runs.
         x: 'env_steps', 'iteration', 'time', or a column.
-        y: columns; 'return' is the first existing of section 9.7's, and a run without one is left out.
+        y: columns, or 'return' for the one that says it best; a run without one is left out.
         group_by: names of settings.
         points: at most so many per curve.
 
@@ -124,7 +125,7 @@ def mbmpo(found: Sequence[Run], group_by: Sequence[str]) -> list[FigurePlan]:
 
     The first existing of three returns against the counted steps. MB-MPO's steps are shifted left by half of the
     first gap, model-free ones floored to multiples of 10,000; values at equal steps are pooled. Grouped by method,
-    MB-MPO's runs are those with the paper's inner step size, if there are any. In the model-free figure a dashed
+    MB-MPO's runs in an environment are those with the paper's inner step size, if there are any. In the model-free figure a dashed
     line goes on at the best mean of each model-based curve.
 
     Raises:
@@ -135,10 +136,10 @@ def mbmpo(found: Sequence[Run], group_by: Sequence[str]) -> list[FigurePlan]:
         if run not in chosen:
             logging.warning("left out: %s has no column %s", run.path, " or ".join(_Y_NAMES))
     _require(chosen, f"--layout=mbmpo: no run has a column {' or '.join(_Y_NAMES)}")
-    if list(group_by) == ["method"]:
-        chosen = _with_paper_inner_lr(chosen)
     based, free = [], []
     for family, members in _families(chosen).items():
+        if list(group_by) == ["method"]:
+            members = _with_paper_inner_lr(members)
         model_based = [run for run in members if _is_model_based(run)]
         if model_based:
             curves = _pooled_curves(model_based, group_by, _MODEL_BASED_END)
@@ -160,7 +161,8 @@ def _with_paper_inner_lr(found: list[Run]) -> list[Run]:
     kept = runs.where(ours, [_PAPER_INNER_LR]) if any(_has_paper_inner_lr(run) for run in ours) else ours
     if len(kept) < len(ours):
         logging.info(
-            "left out: %d runs of MB-MPO whose INNER_LR is not the paper's 0.001; --group_by=INNER_LR shows them",
+            "%s: left out %d runs of MB-MPO whose INNER_LR is not the paper's 0.001; --group_by=INNER_LR shows them",
+            ours[0].family,
             len(ours) - len(kept),
         )
     return [run for run in found if run not in ours or run in kept]
@@ -215,8 +217,13 @@ def _first(run: Run, names: Sequence[str]) -> str | None:
 
 
 def _y_columns(found: Sequence[Run], name: str) -> tuple[str, ...]:
-    """Returns what `name` stands for: itself if some run has it; 'return' also for section 9.7's three columns."""
-    wanted = _Y_NAMES if name == "return" else (name,)
+    """Returns what `name` stands for: itself if some run has it.
+
+    'return' is the first existing of section 9.7's three columns, then TESP's return after the last fast-update.
+    """
+    numbers = {int(match[1]) for run in found for column in run.columns if (match := _FAST_UPDATE.fullmatch(column))}
+    fast_updates = tuple(f"return/fast_update_{k}" for k in sorted(numbers, reverse=True))
+    wanted = (*_Y_NAMES, *fast_updates) if name == "return" else (name,)
     if not any(_first(run, wanted) for run in found):
         _require_column(found, name, "--y", ())
     return wanted

@@ -254,6 +254,14 @@ def test_mbmpo_curves_follow_section_9_7(tmp_path):
     assert figures.draw(free).axes[0].get_xscale() == "log"
 
 
+def test_an_environment_without_the_papers_step_size_is_drawn_all_the_same(tmp_path):
+    mbmpo_runs(tmp_path)
+    other = progress([1.0], 4000, "pre_update/return", column="env_steps/counted")
+    make(tmp_path / "point", other, method="MBMPO", inner_lr=0.05, family="Point2D")
+    based, _ = layouts.mbmpo(runs.find([str(tmp_path)]), ["method"])
+    assert [(panel.title, panel.curves[0].num_runs) for panel in based.panels] == [("HalfCheetah", 2), ("Point2D", 1)]
+
+
 def test_mbmpo_curves_by_inner_step_size_leave_nothing_out(tmp_path):
     mbmpo_runs(tmp_path)
     found = [run for run in runs.find([str(tmp_path)]) if run.method == "MB-MPO"]
