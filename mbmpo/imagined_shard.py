@@ -57,6 +57,8 @@ class ImaginedShard(MetaShard):
         inner_updates: K.
     """
 
+    remembered = ("use", "collect")
+
     def __init__(
         self,
         objective: MetaObjective,

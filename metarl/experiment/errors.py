@@ -11,6 +11,10 @@ class UserError(Exception):
     """
 
 
+class WorkerError(Exception):
+    """Workers were lost for good: the message is one line. The run goes on from its last checkpoint."""
+
+
 def nearest(wrong: str, candidates: Iterable[str]) -> str | None:
     """Returns the candidate most like `wrong`, or None if none is like it."""
     lowered = {candidate.lower(): candidate for candidate in candidates}

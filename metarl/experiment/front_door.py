@@ -2,11 +2,19 @@
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from metarl.experiment import project, runtime
-from metarl.experiment.errors import UserError
+from metarl.experiment.errors import UserError, WorkerError
 
-USER_ERROR = 2
+if TYPE_CHECKING:
+    from metarl.experiment.learner import Learner
+    from metarl.scaling.pool import ShardPool
+
+    Spread = Callable[[Learner, str], ShardPool]
+    """Gives a learner shards elsewhere, from the gin text of its experiment; changes nothing on disk."""
+
+USER_ERROR, WORKERS_LOST = 2, 4
 _INTERRUPTED = 130
 
 
@@ -17,6 +25,9 @@ def exit_code(work: Callable[[], int]) -> int:
     except UserError as error:
         sys.stderr.write(f"error: {error}\n")
         return USER_ERROR
+    except WorkerError as error:
+        sys.stderr.write(f"error: {error}; the same command goes on from the last checkpoint\n")
+        return WORKERS_LOST
     except KeyboardInterrupt:
         sys.stderr.write("interrupted\n")
         return _INTERRUPTED
@@ -28,6 +39,7 @@ def run(
     seed: int | None = None,
     logdir: str | None = None,
     flags: Iterable[str] = (),
+    spread: "Spread | None" = None,
 ) -> int:
     """Builds the configured experiment and trains it in its run directory, resuming what is there.
 
@@ -37,12 +49,14 @@ def run(
         seed: the macro SEED, applied last.
         logdir: the run directory; by default `runs/<config>/seed_<SEED>`.
         flags: the command line, kept with the run.
+        spread: where the learner's shards are; None: in this process.
 
     Returns:
         The exit code of `loop.train`.
 
     Raises:
         UserError: a mistake in the configuration or the folder; nothing on disk was changed.
+        WorkerError: workers were lost for good.
     """
     if not gin_files:
         raise UserError("which experiment? Give --gin_file=configs/<name>.gin; --list shows them")
@@ -59,6 +73,7 @@ def run(
     directory = RunDirectory(logdir or default_path(config.files, config.macro("SEED")))
     experiment = gin_front_door.build(config)
     operative_config = gin.operative_config_str()
+    pool = None if spread is None else spread(experiment.learner, operative_config)
     directory.check(operative_config, config.bindings, experiment.may_change, experiment.iterations)
     directory.acquire()
     try:
@@ -66,4 +81,6 @@ def run(
         directory.check(operative_config, config.bindings, experiment.may_change, experiment.iterations)
         return loop.train(experiment, directory, operative_config, flags)
     finally:
+        if pool is not None:
+            pool.close()
         directory.release()

@@ -4,7 +4,6 @@ Shapes: `M` tasks, `R` copies per task, `H` horizon, `S` capacity, `O` observati
 """
 
 import concurrent.futures
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from metarl.sampling.noise import NoiseKey, NormalStream, ResetStream, Transitio
 from metarl.sampling.policy import CompiledPolicy, LanePolicies, NumpyPolicy, Share, Sizes
 from metarl.sampling.quota import make_quota
 from metarl.sampling.steps import Batch, Steps, joined
+from metarl.scaling import cores
 from metarl.simulation.task_family import TaskFamily
 
 _PROGRESS_SECONDS = 0.2
@@ -86,7 +86,7 @@ class Sampler:
             UserError: an unknown stop rule, or a bad `min_steps`.
         """
         if num_threads is None:
-            num_threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            num_threads = cores.usable()
         self.family, self.num_tasks = family, num_tasks
         self.rollouts_per_task, self.horizon = rollouts_per_task, horizon
         quota = make_quota(stop_rule, num_tasks, rollouts_per_task, horizon, family.ends_early, min_steps)

@@ -37,9 +37,12 @@ class Shard(abc.ABC, Generic[Collected]):
 
     Attributes:
         num_tasks: M of this shard.
+        remembered: names of the methods that leave something behind here, in the order in which one builds on the
+            other. A replacement of a lost shard repeats the latest call of each, but for calls with `keep` False.
     """
 
     num_tasks: int
+    remembered: tuple[str, ...] = ("collect",)
 
     @abc.abstractmethod
     def collect(self, parameters: Any, tasks: TaskBatch, seed: int, iteration: int) -> Collected:

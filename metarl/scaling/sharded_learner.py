@@ -57,6 +57,18 @@ class ShardedLearner(Learner):
         self._pool = pool
 
 
+def sharded(learner: Learner, num_shards: int) -> ShardedLearner:
+    """The learner, if its tasks can be spread over so many shards.
+
+    Raises:
+        UserError: they cannot.
+    """
+    if not isinstance(learner, ShardedLearner):
+        raise UserError(f"{type(learner).__name__} cannot be spread over workers; launchers.train runs it")
+    learner.require_split(num_shards)
+    return learner
+
+
 def split_sizes(num_tasks: int, num_shards: int) -> tuple[int, ...]:
     """Tasks of every shard: as equal as possible, the first ones take the remainder."""
     share, more = divmod(num_tasks, num_shards)
