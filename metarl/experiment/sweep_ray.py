@@ -1,8 +1,7 @@
 """A sweep's processes on a Ray cluster. Ray carries commands and exit codes; results go to the shared folder."""
 
-import logging
+import contextlib
 import os
-import socket
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +9,8 @@ from typing import Any
 
 from metarl.experiment.errors import UserError
 from metarl.experiment.sweep_runner import Process
+from metarl.scaling import ray_cluster
 
-_PATIENCE = 5.0  # seconds
 _LOST = 255  # the exit code of a run whose machine is gone
 
 
@@ -28,17 +27,12 @@ class RayLauncher:
     """
 
     def __init__(self, address: str):
+        self._joined = contextlib.ExitStack()
         try:
-            import ray
-        except ImportError as error:
-            raise UserError(f"--ray_address={address} needs Ray, which is not installed; pip install ray") from error
+            ray = self._joined.enter_context(ray_cluster.joined(address))
+        except UserError as error:
+            raise UserError(str(error).replace("--address", "--ray_address")) from error
         self._ray: Any = ray
-        _require_listener(address)
-        try:
-            ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False, configure_logging=False)
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-            reason = " ".join(str(error).strip().strip("'\"").split()) or repr(error)
-            raise UserError(f"--ray_address={address}: no cluster there: {reason}") from error
         self._actor: Any = _actor_class(ray)
 
     def start(self, command: Sequence[str], log: Path) -> Process:
@@ -50,20 +44,7 @@ class RayLauncher:
 
     def close(self) -> None:
         """Leaves the cluster; one that this process made ends with it."""
-        self._ray.shutdown()
-
-
-def _require_listener(address: str) -> None:
-    """Raises UserError if nothing answers at host:port; Ray itself would try for two minutes."""
-    host, colon, port = address.removeprefix("ray://").rpartition(":")
-    if not colon:
-        if address not in ("auto", "local"):
-            raise UserError(f"--ray_address must be auto, local, or host:port; got {address!r}")
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
-    except (OSError, ValueError, OverflowError) as error:
-        raise UserError(f"--ray_address={address}: no cluster there: {error}") from error
+        self._joined.close()
 
 
 class _RayProcess:

@@ -125,8 +125,8 @@ def mbmpo(found: Sequence[Run], group_by: Sequence[str]) -> list[FigurePlan]:
 
     The first existing of three returns against the counted steps. MB-MPO's steps are shifted left by half of the
     first gap, model-free ones floored to multiples of 10,000; values at equal steps are pooled. Grouped by method,
-    MB-MPO's runs in an environment are those with the paper's inner step size, if there are any. In the model-free figure a dashed
-    line goes on at the best mean of each model-based curve.
+    MB-MPO's runs in an environment are those with the paper's inner step size, if there are any. In the model-free
+    figure a dashed line goes on at the best mean of each model-based curve.
 
     Raises:
         UserError: no run has such columns.
