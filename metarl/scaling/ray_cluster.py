@@ -40,7 +40,9 @@ def joined(address: str, num_cpus: int | None = None) -> Iterator[Any]:
         UserError: Ray is not installed, or the cluster cannot be reached.
     """
     if address not in ("auto", "local") and not _is_host_and_port(address):
-        raise UserError(f"--address is auto, local or host:port, not {address!r}{did_you_mean(address, ('auto', 'local'))}")
+        raise UserError(
+            f"--address is auto, local or host:port, not {address!r}{did_you_mean(address, ('auto', 'local'))}"
+        )
     if address == "local" or _is_loopback(address):
         os.environ.update(_LOOPBACK_ONLY)  # read when Ray is imported, and by the processes that it starts
     try:

@@ -1,0 +1,215 @@
+"""Shards in actors of a Ray cluster, replaced when they are lost (extra `[ray]`).
+
+An actor holds the same shard, built in the same way, as a worker process does. Ray repeats nothing by itself: an actor
+that dies, does not answer in time or raises is replaced here by a new one that repeats the calls of the `Journal`, so
+that the result is that of an undisturbed run, bit for bit.
+"""
+
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from absl import logging
+
+from metarl.experiment.errors import UserError, WorkerError
+from metarl.scaling import messages, worker
+from metarl.scaling.journal import Journal
+from metarl.scaling.part import Part
+from metarl.scaling.pool import Report, ShardPool
+from metarl.scaling.process_pool import Traffic
+
+_ATTEMPTS = 3  # for one call, by the same shard
+_START_SECONDS = 300.0
+_LOOK_SECONDS = 0.5  # between two looks at the clock while waiting
+
+
+class ShardActor:
+    """One shard, inside an actor; what it raises travels as an answer, so that Ray sees no failure.
+
+    Args:
+        part: which shard.
+        threads: of every library.
+    """
+
+    def __init__(self, part: Part, threads: int):
+        self._part, self._threads = part, threads
+        self._shard: Any = None
+
+    def start(self) -> bytes:
+        """Builds the shard; answers with the names of `Shard.remembered`."""
+        return self._answer(self._build)
+
+    def call(self, method: str, own: bytes, common: bytes) -> bytes:
+        """Calls a method of the shard with both groups of arguments."""
+        return self._answer(lambda: getattr(self._shard, method)(**messages.loads(common), **messages.loads(own)))
+
+    def pid(self) -> int:
+        """The actor's process."""
+        import os
+
+        return os.getpid()
+
+    def _build(self) -> tuple[str, ...]:
+        self._shard = worker._build(self._part, self._threads)
+        return tuple(self._shard.remembered)
+
+    def _answer(self, work: Any) -> bytes:
+        try:
+            return messages.dumps((worker.RESULT, work()))
+        except Exception as error:
+            return worker._raised(0, error)
+
+
+class _Request(NamedTuple):
+    """One call: each shard's own arguments as bytes, and those of all as a reference into Ray's store."""
+
+    method: str
+    own: tuple[bytes, ...]
+    common: Any
+    size: int
+
+
+class RayPool(ShardPool):
+    """One actor per shard.
+
+    Args:
+        ray: connected to a cluster, see `ray_cluster.joined`.
+        config: gin text of the experiment.
+        sizes: tasks of every shard.
+        timeout: seconds after which an actor that was asked something counts as lost.
+        threads: of each actor, and the CPUs that it takes of the cluster.
+
+    Attributes:
+        traffic: what the calls have cost so far.
+
+    Raises:
+        UserError: the cluster has too few CPUs, or the experiment does not build in an actor.
+        WorkerError: the actors do not start.
+    """
+
+    def __init__(self, ray: Any, config: str, sizes: Sequence[int], *, timeout: float, threads: int = 1):
+        self._ray, self.sizes, self._timeout, self._threads = ray, tuple(sizes), timeout, threads
+        self.traffic = Traffic()
+        needed, there = threads * len(self.sizes), int(ray.cluster_resources().get("CPU", 0))
+        if needed > there:
+            raise UserError(
+                f"{len(self.sizes)} workers of {threads} CPU need {needed} CPUs, and the cluster has {there}"
+            )
+        self._parts = [Part(config, start, stop - start) for start, stop in self.ranges()]
+        self._actor_class = ray.remote(num_cpus=threads, max_restarts=0, max_task_retries=0)(ShardActor)
+        self._journal: Journal[_Request] = Journal(())
+        self._actors = [self._create(number) for number in range(len(self.sizes))]
+        self._started = [actor.start.remote() for actor in self._actors]
+        try:
+            self._journal = Journal(self._answers(None)[0])
+        except BaseException:
+            self.close()
+            raise
+
+    def call(
+        self,
+        method: str,
+        own: Sequence[Mapping[str, Any]] | None = None,
+        *,
+        report: Report | None = None,
+        **common: Any,
+    ) -> list[Any]:
+        """See `ShardPool.call`; the actors do not report what they are doing.
+
+        Raises:
+            UserError: raised by a shard.
+            NonFiniteError: raised by a shard.
+            WorkerError: a shard was lost again and again.
+        """
+        if report is not None:
+            report(f"{method} on {len(self.sizes)} actors")
+        each = tuple(messages.dumps(dict(mine)) for mine in own or [{}] * len(self.sizes))
+        shared = messages.dumps(common)
+        request = _Request(method, each, self._ray.put(shared), len(shared))
+        self._journal.begin(method, common)
+        self.traffic.calls += 1
+        results = self._answers(request)
+        self._journal.done(method, common, request)
+        return results
+
+    def pids(self) -> list[int]:
+        """The actors' processes, in task order."""
+        return list(self._ray.get([actor.pid.remote() for actor in self._actors]))
+
+    def close(self) -> None:
+        """Ends all actors."""
+        for actor in self._actors:
+            self._ray.kill(actor)
+        self._actors = []
+
+    def _create(self, number: int) -> Any:
+        return self._actor_class.remote(self._parts[number], self._threads)
+
+    def _answers(self, request: _Request | None) -> list[Any]:
+        """Asks all actors and waits for their answers, in task order; without a request, for the start's."""
+        results: dict[int, Any] = {}
+        lost = [0] * len(self.sizes)
+        asked: dict[Any, int] = {}
+        deadlines: dict[int, float] = {}
+        patience = self._timeout if request is not None else max(_START_SECONDS, self._timeout)
+
+        def ask(number: int, extra: float = 0.0) -> None:
+            asked[self._send(number, request)] = number
+            deadlines[number] = time.monotonic() + patience + extra
+
+        def replace(number: int, why: str) -> None:
+            lost[number] += 1
+            self._give_up_on(number, lost[number], request, why)
+            self._ray.kill(self._actors[number])
+            self._actors[number] = self._create(number)
+            self._started[number] = self._actors[number].start.remote()
+            self.traffic.replaced += 1
+            earlier = self._journal.calls() if request is not None else []
+            for one in earlier:  # an actor answers in order; what fails here fails again in the call that follows
+                self._send(number, one)
+            ask(number, _START_SECONDS + len(earlier) * self._timeout)
+
+        for number in range(len(self.sizes)):
+            ask(number)
+        while len(results) < len(self.sizes):
+            began = time.monotonic()
+            ready, _ = self._ray.wait(list(asked), num_returns=1, timeout=_LOOK_SECONDS)
+            now = time.monotonic()
+            self.traffic.waiting += now - began
+            for reference in ready:
+                number = asked.pop(reference)
+                try:
+                    data = self._ray.get(reference)
+                except self._ray.exceptions.RayError as error:
+                    replace(number, f"was lost ({' '.join(str(error).strip().splitlines()[0].split())})")
+                    continue
+                self.traffic.received += len(data)
+                kind, *content = messages.loads(data)
+                if kind == worker.RESULT:
+                    results[number] = content[0]
+                    continue
+                _, known, text = content
+                if known is not None:
+                    raise known
+                logging.error("worker %d raised:\n%s", number, text.rstrip())
+                replace(number, f"raised {text.rstrip().splitlines()[-1]}")
+            for reference, number in list(asked.items()):
+                if now > deadlines[number]:
+                    del asked[reference]
+                    replace(number, f"did not answer for {patience:g} seconds")
+        return [results[number] for number in range(len(self.sizes))]
+
+    def _send(self, number: int, request: _Request | None) -> Any:
+        """The reference to an answer; without a request, to that of the start."""
+        if request is None:
+            return self._started[number]
+        self.traffic.sent += len(request.own[number]) + request.size
+        return self._actors[number].call.remote(request.method, request.own[number], request.common)
+
+    def _give_up_on(self, number: int, times: int, request: _Request | None, why: str) -> None:
+        what = "starting" if request is None else f"{request.method!r}"
+        start, stop = self.ranges()[number]
+        name = f"worker {number} (tasks {start}-{stop - 1})"
+        if times >= _ATTEMPTS:
+            raise WorkerError(f"{name} was lost {times} times in {what}, the last time because it {why}")
+        logging.warning("%s %s in %s; starting another in its place", name, why, what)
