@@ -81,12 +81,12 @@ def shoot(film: Film, path: Path, renderer: str) -> tuple[int, float]:
 def _store(folder: Path, film: Film, path: Path) -> None:
     if film.model is not None:
         mujoco.mj_saveModel(film.model, str(folder / _MODEL))
-    arrays = {}
+    arrays: dict[str, np.ndarray] = {}
     for number, recording in enumerate(film.recordings):
         arrays |= {
             f"{name}_{number}": getattr(recording, name) for name in _ARRAYS if getattr(recording, name) is not None
         }
-    np.savez(folder / _STATES, **arrays)
+    np.savez(folder / _STATES, **arrays)  # type: ignore[arg-type]
     text = {
         "path": str(path.resolve()),
         "goal": None if film.scene.goal is None else [float(number) for number in film.scene.goal],

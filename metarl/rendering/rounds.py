@@ -81,7 +81,7 @@ def drawable_simulation(family: TaskFamily, num_copies: int) -> Simulation:
     """
     simulation = family.make_simulation(num_copies)
     state = getattr(simulation.drawn, "state", None)
-    if not isinstance(simulation.drawn, MujocoSimulation) and np.shape(state) != (num_copies, 2):
+    if not isinstance(simulation.drawn, MujocoSimulation) and (state is None or np.shape(state) != (num_copies, 2)):
         raise UserError(
             f"{family.name} cannot be drawn: its simulation is no MujocoSimulation and has no `state` [n, 2], the "
             "positions of points"

@@ -7,6 +7,7 @@ import functools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import imageio.v2 as imageio
 import matplotlib
@@ -110,6 +111,7 @@ def encode(path: Path, pictures: Iterable[np.ndarray], rate: float) -> int:
     """
     count = 0
     # A path that begins with '/' is neither an option nor a protocol to the encoder.
+    writer: Any
     with imageio.get_writer(
         path.resolve(),
         format="FFMPEG",
