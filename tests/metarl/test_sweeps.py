@@ -43,7 +43,13 @@ folder.mkdir(parents=True, exist_ok=True)
 starts = folder / "starts"
 starts.write_text(starts.read_text() + "x" if starts.exists() else "x")
 (folder / "operative_config.gin").write_text("")
-signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+def receive(number, _):
+    with (folder / "signals").open("a") as file:
+        file.write(f"{number} ")
+    time.sleep(0.3)
+    sys.exit(143)
+signal.signal(signal.SIGTERM, receive)
+signal.signal(signal.SIGINT, receive)
 print("log of", folder.name, flush=True)
 if rate == 0.2:
     time.sleep(60)
@@ -271,13 +277,14 @@ def test_a_signal_stops_the_children_and_the_same_command_goes_on(study, number)
     wait_for(lambda: Path("s/index.csv").exists() and index_rows()["0.2"]["state"] == "running")
     wait_for(lambda: (Path("s") / index_rows()["0.2"]["run"] / "starts").exists())
     time.sleep(0.3)
-    sweep.send_signal(number)
+    os.killpg(sweep.pid, number)  # as a terminal's Ctrl-C does
     _, log = sweep.communicate(timeout=30)
     assert sweep.returncode == 128 + number, log
     assert {rate: row["state"] for rate, row in index_rows().items()} == {
         "0.1": "finished", "0.2": "interrupted", "0.4": "pending"
     }  # fmt: skip
     assert not running_sleepers(study)
+    assert (Path("s") / index_rows()["0.2"]["run"] / "signals").read_text() == f"{signal.SIGTERM.value} "
     (study / "sleeper.py").write_text(SLEEPER.replace("sleep(60)", "sleep(0)"))
     again = start("RATE=[0.1, 0.2, 0.4]", 2)
     _, log = again.communicate(timeout=60)
@@ -298,6 +305,8 @@ def test_after_kill_9_what_ran_is_resumed_and_two_sweeps_do_not_share_a_folder(s
     sweep.communicate()
     for pid in running_sleepers(study):
         os.kill(pid, signal.SIGKILL)
+    listed = sweep_command.dry_run(Request(("study.gin",), sweeps=("RATE=[0.1, 0.2]",), seeds="1", logdir="s"))
+    assert [line.split()[0] for line in listed.splitlines()] == ["finished", "interrupted", "2"]
     (study / "sleeper.py").write_text(SLEEPER.replace("sleep(60)", "sleep(0)"))
     again = start("RATE=[0.1, 0.2]")
     again.communicate(timeout=60)
@@ -352,6 +361,32 @@ def test_the_jobs_run_side_by_side_and_no_more(study, monkeypatch):
     assert order == [f"--gin_param=RATE = {number}" for number in range(1, 6)]
     stored = json.loads(Path("s/sweep.json").read_text())
     assert [run["state"] for run in stored["runs"]] == ["finished"] * 5
+
+
+def test_the_third_signal_kills(study):
+    index = sweep_command.make_index(Request(("study.gin",), sweeps=("RATE=[1, 2]",), logdir="s"))
+    received = []
+
+    class Stubborn:
+        def poll(self):
+            if len(received) < 3:
+                os.kill(os.getpid(), signal.SIGINT)
+                return None
+            return -signal.SIGKILL
+
+        def signal(self, number):
+            received.append(number)
+
+    class Launcher:
+        def start(self, command, log):
+            return Stubborn()
+
+        def close(self):
+            received.append("closed")
+
+    assert sweep_runner.run_sweep(index, ("study.gin",), (), Launcher(), 1) == 130
+    assert received == [signal.SIGTERM, signal.SIGTERM, signal.SIGKILL, "closed"]
+    assert [run.state for run in index.runs] == ["interrupted", "pending"]
 
 
 def test_ray_that_is_not_installed_is_one_line(study, monkeypatch):
