@@ -10,13 +10,12 @@ import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from metarl.experiment import checks, project, runtime
+from absl import logging as absl_logging
+
+from metarl.experiment import checks, front_door, project, runtime
 from metarl.experiment.errors import UserError
 
 STRATEGIES = ("mirrored", "multi_worker")
-LOST_PEER = 4
-"""Exit code when another process is gone; the same command on all hosts goes on from the last checkpoint."""
-
 _JOBS = ("chief", "worker")
 
 
@@ -44,10 +43,11 @@ def run(
         peer_timeout: "multi_worker": seconds after which another process counts as lost.
 
     Returns:
-        The exit code of `loop.train`, or `LOST_PEER`.
+        The exit code of `loop.train`.
 
     Raises:
         UserError: a mistake in the configuration, the folder, the flags or TF_CONFIG; nothing on disk was changed.
+        WorkerError: another process is gone, or a shard there failed.
     """
     checks.choice("--strategy", strategy, STRATEGIES)
     if not gin_files:
@@ -66,25 +66,17 @@ def run(
     runtime.import_tensorflow("3" if several else "2")
     logging.getLogger("tensorflow").setLevel(logging.WARNING)
     from metarl.experiment import gin_front_door
-    from metarl.scaling.replicas import LostPeerError, PeerFailedError, Replicas
+    from metarl.scaling.replicas import Replicas
 
     config = gin_front_door.parse(gin_files, gin_params, seed)
     devices = None if several else local_devices(replicas)
     # Threads can be set only before the first operation, and strategies begin with some.
     gin_front_door.call(gin_front_door.RUNTIME)
     found = Replicas(mirrored(devices) if devices is not None else multi_worker(peer_timeout))
-    try:
-        return _train(config, found, logdir, flags)
-    except LostPeerError as error:
-        sys.stderr.write(f"error: lost another process: {error}; {_resume(found.chief)}\n")
-        return LOST_PEER
-    except PeerFailedError as error:
-        sys.stderr.write(f"error: a shard of another process failed; {_resume(found.chief)}:\n{error}\n")
-        return LOST_PEER
-
-
-def _resume(chief: bool) -> str:
-    return "the same command on all hosts goes on from the last checkpoint" + ("" if chief else " of the chief")
+    if not found.chief:
+        absl_logging.info("replicas %s of %d; the chief writes the run", found.local, found.total)
+        absl_logging.set_verbosity(absl_logging.ERROR)
+    return _train(config, found, logdir, flags)
 
 
 def _train(config: Any, replicas: Any, logdir: str | None, flags: Iterable[str]) -> int:
@@ -94,14 +86,11 @@ def _train(config: Any, replicas: Any, logdir: str | None, flags: Iterable[str])
     from metarl.experiment import gin_front_door, loop
     from metarl.experiment.run_directory import RunDirectory, default_path
     from metarl.scaling.replicas import ReplicaPool
-    from metarl.scaling.sharded_learner import ShardedLearner
+    from metarl.scaling.sharded_learner import sharded
 
     experiment = gin_front_door.build(config)
     operative_config = gin.operative_config_str()
-    learner = experiment.learner
-    if not isinstance(learner, ShardedLearner):
-        raise UserError(f"{type(learner).__name__} cannot be split over replicas")
-    learner.require_split(replicas.total)
+    learner = sharded(experiment.learner, replicas.total)
     with contextlib.ExitStack() as stack:
         root = logdir or default_path(config.files, config.macro("SEED"))
         if not replicas.chief:
@@ -189,7 +178,7 @@ def multi_worker(peer_timeout: float) -> Any:
     def give_up() -> None:
         sys.stderr.write(f"error: the other processes of TF_CONFIG did not start within {peer_timeout:g} seconds\n")
         sys.stderr.flush()
-        os._exit(LOST_PEER)  # the main thread waits inside TensorFlow and hears nothing
+        os._exit(front_door.WORKERS_LOST)  # the main thread waits inside TensorFlow and hears nothing
 
     timer = threading.Timer(peer_timeout, give_up)
     timer.daemon = True

@@ -51,7 +51,7 @@ def joined(address: str, num_cpus: int | None = None) -> Iterator[Any]:
         raise UserError("Ray is not installed; pip install 'metarl-tf[ray]'") from error
     logging.getLogger("ray").setLevel(logging.ERROR)
     _keep_off_the_terminal()
-    quiet = {"log_to_driver": False, "configure_logging": False}
+    quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
     try:
         if address == "local":
             ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **quiet)

@@ -16,8 +16,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
+from absl import logging
 
 from metarl.compiled import Compiled
+from metarl.experiment.errors import WorkerError
 from metarl.experiment.learner import NonFiniteError
 from metarl.scaling.pool import Report, ShardPool
 from metarl.scaling.sharded_learner import split_sizes
@@ -25,12 +27,8 @@ from metarl.scaling.sharded_learner import split_sizes
 _WORD = 4  # bytes of the integers that objects travel as
 
 
-class LostPeerError(Exception):
+class LostPeerError(WorkerError):
     """Another process of the strategy has ended, hangs, or cannot be reached."""
-
-
-class PeerFailedError(Exception):
-    """A shard of another process raised; the message is its traceback."""
 
 
 class Replicas:
@@ -96,7 +94,7 @@ class Replicas:
         ) as error:
             if self.alone:
                 raise
-            raise LostPeerError(_reason(error)) from error
+            raise LostPeerError(f"lost another process of the strategy: {_reason(error)}") from error
 
     def _all_reduce(self, values: Any) -> Any:
         def of_replica(vector: tf.Tensor) -> tf.Tensor:
@@ -174,7 +172,7 @@ class ReplicaPool(ShardPool):
 
         Raises:
             LostPeerError: another process is gone.
-            PeerFailedError: a shard of another process raised; NonFiniteError if it raised that.
+            WorkerError: a shard of another process raised; NonFiniteError if it raised that.
         """
         if self._replicas.alone:
             return self._local(method, own, report, common)
@@ -191,9 +189,12 @@ class ReplicaPool(ShardPool):
         for part in found:
             if "failed" in part:
                 text, message, not_finite = part["failed"]
-                raise NonFiniteError(message) if not_finite else PeerFailedError(text)
+                if not_finite:
+                    raise NonFiniteError(message)
+                logging.error("a shard of another process raised:\n%s", text.rstrip())
+                raise WorkerError(f"a shard of another process raised {text.rstrip().splitlines()[-1]}")
         if any(part["given"] != found[0]["given"] for part in found):
-            raise PeerFailedError(f"the processes give {method!r} different numbers: are their machines alike?")
+            raise WorkerError(f"the processes give {method!r} different numbers: are their machines alike?")
         return [result for part in found for result in part["results"]]
 
     def evaluate(self, own: Sequence[Mapping[str, Any]] | None = None, **common: Any) -> tuple[Any, list[Any]]:
@@ -323,4 +324,4 @@ def _reason(error: tf.errors.OpError) -> str:
         return "it did not answer in time"
     lines = [line.strip() for line in str(error.message).splitlines() if line.strip()]
     telling = [line for line in lines if "ollective" in line and "defined at" not in line]
-    return (telling or lines or [type(error).__name__])[0].removeprefix("Collective ops is aborted by: ")
+    return (telling or lines or [type(error).__name__])[0].removeprefix("Collective ops is aborted by: ").rstrip(":")
