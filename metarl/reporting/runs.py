@@ -6,7 +6,7 @@ import glob
 import os
 import re
 import tokenize
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -39,7 +39,7 @@ class Run:
 
     def __init__(self, path: Path):
         self.path = path
-        text = (path / _CONFIG).read_text(encoding="utf-8")
+        text = (path / _CONFIG).read_text(encoding="utf-8", errors="replace")
         self.configuration = _IDENTITY.sub("", text)
         try:
             settings = _settings(self.configuration)
@@ -49,7 +49,7 @@ class Run:
         self.settings = settings | changed | {"folder": path.name}
         if "SEED" in changed:
             self.settings["seed"] = changed["SEED"]
-        with (path / _TABLE).open(newline="", encoding="utf-8") as file:
+        with (path / _TABLE).open(newline="", encoding="utf-8", errors="replace") as file:
             self.columns = next(csv.reader(file), [])
 
     @property
@@ -143,7 +143,10 @@ def find(patterns: Iterable[str]) -> list[Run]:
         folders |= dict.fromkeys(path.resolve() for path in below)
     runs = []
     for path in folders:
-        run = Run(path)
+        try:
+            run = Run(path)
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}") from error
         if run.columns:
             runs.append(run)
         else:
@@ -219,14 +222,17 @@ def group(runs: Sequence[Run], names: Sequence[str]) -> dict[str, list[Run]]:
     for run, values in zip(runs, zip(*columns, strict=True), strict=True):
         grouped.setdefault(values, []).append(run)
 
-    def label(values: tuple[str | None, ...]) -> str:
+    def label(values: tuple[str | None, ...], shown: Callable[[str], str]) -> str:
         parts = []
         for name, value in zip(names, values, strict=True):
-            shown = "none" if value is None else short(value)
-            parts.append(shown if name in ("method", "family", "folder") else f"{name} = {shown}")
+            text = "none" if value is None else shown(value)
+            parts.append(text if name in ("method", "family", "folder") else f"{name} = {text}")
         return ", ".join(parts)
 
-    return {label(values): grouped[values] for values in sorted(grouped, key=lambda key: [_order(v) for v in key])}
+    keys = sorted(grouped, key=lambda key: [_order(value) for value in key])
+    brief = [label(values, short) for values in keys]
+    unlike = len(set(brief)) == len(brief)  # @a.Name() and @b.Name() are both 'Name' in short
+    return {text if unlike else label(key, str): grouped[key] for key, text in zip(keys, brief, strict=True)}
 
 
 def _order(value: str | None) -> tuple[int, float, str]:

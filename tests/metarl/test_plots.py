@@ -160,6 +160,15 @@ def test_groups_by_method_macro_and_binding_in_the_order_of_numbers(tmp_path):
         runs.where(found, ["INNER_LR"])
 
 
+def test_groups_whose_short_names_are_alike_stay_apart(tmp_path):
+    for module in ("a", "b"):
+        folder = make(tmp_path / module, progress([1.0]))
+        config = folder / "operative_config.gin"
+        config.write_text(config.read_text() + f"PART = @{module}.Name()\n")
+    grouped = runs.group(runs.find([str(tmp_path)]), ["PART"])
+    assert {label: len(members) for label, members in grouped.items()} == {"PART = @a.Name()": 1, "PART = @b.Name()": 1}
+
+
 def test_columns_against_steps_iterations_and_time(tmp_path):
     seconds = {"time/meta_update": [2.0, None, 3.0]}
     make(tmp_path / "1", progress([1.0, 2.0, 3.0], **seconds), seed=1)
