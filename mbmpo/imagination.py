@@ -8,6 +8,7 @@ Shapes: `M` tasks (of the shard), `R` rows per task, `n` = M R, `H` imagined hor
 
 from typing import Any, NamedTuple, Protocol
 
+import numpy as np
 import tensorflow as tf
 
 from mbmpo import imagination_resets as resets
@@ -34,6 +35,9 @@ class Dynamics(Protocol):
     """What imagination asks of an ensemble."""
 
     num_models: int
+
+    def selected(self, effective: Any, models: np.ndarray) -> Any:
+        """What these models, repetitions among them, predict blocks with."""
 
     def predict_blocks(self, effective: Any, observation: tf.Tensor, action: tf.Tensor) -> tf.Tensor:
         """Next observations [E, B, O] of block e by model e, for [E, B, O] and [E, B, A]."""
@@ -87,6 +91,7 @@ class Imagination:
         rows_per_task: R.
         ticks: T.
         capacity: S.
+        splits: whether no task's end depends on other tasks, so that they can be imagined at different places.
     """
 
     def __init__(
@@ -161,11 +166,14 @@ class Imagination:
         self.task_indices = range(first, first + size)
         total = self._count_rows(whole, asked, real_horizon or self.horizon)
         self.rows_per_task = R = total // whole
-        if size < whole and family.can_terminate and not self._per_task:
-            raise UserError(f"{family.name} ends early: imagined tasks can only be split with stop_rule 'per_task'")
 
         sweeps = -(-asked // (total * self.horizon))
         self._lockstep = not family.can_terminate and not (self._inherit and sweeps > 1)
+        self.splits = self._lockstep or self._per_task
+        if size < whole and not self.splits:
+            raise UserError(
+                f"imagined rollouts of {family.name} end at different times: only stop_rule 'per_task' splits tasks"
+            )
         # Of all steps made, fewer than H per row belong to running episodes.
         self.ticks = sweeps * self.horizon if self._lockstep else -(-asked // total) + self.horizon - 1
         self._restarts = not (self._lockstep and sweeps == 1)
@@ -173,7 +181,7 @@ class Imagination:
         self._resets_per_row = (fixed_need if family.reset_dim else 1) if self._restarts else 0
         self._quota = -(-asked // whole) if self._per_task else -(-asked * size // whole)
         self.capacity = R * self.ticks
-        self._blocks = None if self._random_member else Blocks(self.task_indices, whole, ensemble.num_models, R)
+        self._blocks = None if self._random_member else Blocks(self.task_indices, whole, ensemble.num_models)
         self._roll = tf.function(self._roll_out, jit_compile=jit_compile, autograph=False)
         self._compiled = Compiled(self._imagine)
 
@@ -257,6 +265,8 @@ class Imagination:
     ) -> Imagined:
         # Random numbers and the final layout stay outside of XLA: its generator is another one, and its transpositions
         # use one core.
+        if self._blocks is not None and self._blocks.models is not None:
+            effective = self._ensemble.selected(effective, self._blocks.models)
         return self._lay_out(self._roll(weights, effective, start, pool, recent, self._draw(seeds)))
 
     def _draw(self, seeds: tf.Tensor) -> _Noise:

@@ -14,35 +14,32 @@ def row_after_row(x: tf.Tensor) -> tf.Tensor:
 
 
 class Blocks:
-    """Which rows each model predicts: the meta-batch's rows in E equal contiguous blocks, cut to the shard's tasks.
+    """Which model predicts which rows: the meta-batch's rows in E equal contiguous blocks, cut to the shard's tasks.
+
+    A shard whose tasks do not share the models equally has more and smaller blocks, several of which a model predicts.
 
     Args:
         task_indices: of the shard.
         num_tasks: of the meta-batch, a multiple of E.
         num_models: E.
-        rows: R.
+
+    Attributes:
+        models: of every block; None for all E in order.
     """
 
-    def __init__(self, task_indices: range, num_tasks: int, num_models: int, rows: int):
-        model = np.repeat(np.asarray(task_indices) // (num_tasks // num_models), rows)
+    def __init__(self, task_indices: range, num_tasks: int, num_models: int):
+        model = np.asarray(task_indices) // (num_tasks // num_models)
         counts = np.bincount(model, minlength=num_models)
-        self._num_models = num_models
-        self._source = self._target = None
-        if (counts != counts[0]).any():
-            # Shorter blocks are filled up with the first row, and its copies are dropped again.
-            begins = np.cumsum(counts) - counts
-            place = np.arange(len(model)) - begins[model]
-            self._source = np.zeros((num_models, counts.max()), np.int32)
-            self._source[model, place] = np.arange(len(model))
-            self._target = (model * counts.max() + place).astype(np.int32)
+        size = int(np.gcd.reduce(counts))
+        self.models: np.ndarray | None = None
+        if (counts != size).any():
+            self.models = np.repeat(np.arange(num_models), counts // size)
+        self._count = len(model) // size
 
     def split(self, x: tf.Tensor) -> tf.Tensor:
-        """Rows [n, k] for the models, [E, B, k]."""
-        if self._source is None:
-            return tf.reshape(x, [self._num_models, -1, x.shape[-1]])
-        return tf.gather(x, self._source)
+        """Rows [n, k] by block, [E, B, k] or with another number of blocks."""
+        return tf.reshape(x, [self._count, -1, x.shape[-1]])
 
     def join(self, x: tf.Tensor) -> tf.Tensor:
-        """What the models said, [E, B, k], as rows [n, k]."""
-        flat = tf.reshape(x, [-1, x.shape[-1]])
-        return flat if self._target is None else tf.gather(flat, self._target)
+        """What the blocks' models said, [E, B, k], as rows [n, k]."""
+        return tf.reshape(x, [-1, x.shape[-1]])

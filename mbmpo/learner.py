@@ -43,6 +43,7 @@ from mbmpo.real_data import RealCollector, policy_sampler, tiled
 from mbmpo.settings import ImaginedData, InnerAdaptation, ModelFit, RealData, part
 from mbmpo.shard import Adaptation, MetaShard
 from metarl.experiment import checks
+from metarl.experiment.errors import UserError
 from metarl.experiment.learner import EvaluationRequest, EvaluationResult, Metrics, Report
 from metarl.rendering.rounds import SampledTask
 from metarl.sampling.noise import NoiseKey
@@ -167,6 +168,7 @@ class MBMPOLearner(ModelBasedLearner, ShardedLearner):
             reset=settings.reset,
             inherit_time=settings.inherit_time,
             resets_per_row=settings.resets_per_row,
+            stop_rule=settings.stop_rule,
             first_task=first,
             shard_size=count,
         )
@@ -235,6 +237,21 @@ class MBMPOLearner(ModelBasedLearner, ShardedLearner):
         whole = count == self.num_tasks
         imagination = self.imagination if whole else self._make_imagination(first, count)
         return ImaginedShard(self.objective, self.processing, imagination, self.ensemble, self.inner_updates)
+
+    def require_split(self, num_shards: int) -> None:
+        """Passes if the imagined tasks can be spread over so many shards.
+
+        Raises:
+            UserError: there are too few, their rollouts end at different times, or the models couple them.
+        """
+        super().require_split(num_shards)
+        if num_shards > 1 and self.ensemble.couples_rows:
+            raise UserError(f"{type(self.ensemble).__name__}'s smooth mask needs all rows at one place: one worker")
+        if num_shards > 1 and not self.imagination.splits:
+            raise UserError(
+                f"imagined rollouts of {self.family.name} end at different times; to spread its tasks over workers, "
+                "let every task stop by itself: ImaginedData.stop_rule = 'per_task'"
+            )
 
     def _imagined(self) -> MetaStep:
         if self._imagined_step is None:

@@ -24,6 +24,7 @@ from mbmpo.processing import Processing
 from mbmpo.real_data import draw_tasks
 from mbmpo.settings import InnerAdaptation, part
 from metarl.experiment import checks, state_arrays
+from metarl.experiment.errors import UserError
 from metarl.experiment.learner import EvaluationRequest, EvaluationResult, Metrics, Report
 from metarl.rendering.rounds import SampledTask
 from metarl.scaling.shard import Shard
@@ -47,6 +48,8 @@ class MAMLLearner(ShardedLearner):
         adaptation: the inner updates; default `InnerAdaptation()`.
         processing: baseline and advantages; default `Processing()`.
         num_threads: simulation threads; default: the cores this process may use.
+        stop_rule: "global": a phase ends when the finished episodes of all tasks hold M * R * H steps; "per_task": each
+            task by itself, which is what lets tasks whose episodes end early be spread over workers.
     """
 
     changeable = frozenset({"MAMLLearner.num_threads"})
@@ -64,6 +67,7 @@ class MAMLLearner(ShardedLearner):
         adaptation: InnerAdaptation | None = None,
         processing: Processing | None = None,
         num_threads: int | None = None,
+        stop_rule: str = "global",
     ):
         name = "MAMLLearner"
         self.policy = checks.instance(f"{name}.policy", policy, GaussianMLPPolicy, "@GaussianMLPPolicy()")
@@ -76,6 +80,7 @@ class MAMLLearner(ShardedLearner):
         self.adaptation = part(f"{name}.adaptation", adaptation, InnerAdaptation)
         self.processing = part(f"{name}.processing", processing, Processing)
         self._num_threads = None if num_threads is None else checks.integer(f"{name}.num_threads", num_threads, 1)
+        self._stop_rule = checks.choice(f"{name}.stop_rule", stop_rule, ("global", "per_task"))
         self.inner_updates = self.adaptation.inner_updates
         self.objective = make_objective(self.policy, self.meta_update, self.adaptation)
         self.parameters = self.initial_parameters()
@@ -96,7 +101,20 @@ class MAMLLearner(ShardedLearner):
     def make_part(self, first: int, count: int) -> Shard:
         """A shard for `count` tasks of the meta-batch; which ones, their indices say when they are given."""
         del first
-        return real_shard(self, count, num_threads=self._num_threads)[0]
+        return real_shard(self, count, num_threads=self._num_threads, stop_rule=self._stop_rule)[0]
+
+    def require_split(self, num_shards: int) -> None:
+        """Passes if the tasks can be spread over so many shards.
+
+        Raises:
+            UserError: there are too few, or their episodes end at different times.
+        """
+        super().require_split(num_shards)
+        if num_shards > 1 and self.family.ends_early and self._stop_rule != "per_task":
+            raise UserError(
+                f"episodes of {self.family.name} end at different times; to spread its tasks over workers, let every "
+                "task stop by itself: MAMLLearner.stop_rule = 'per_task'"
+            )
 
     def run_iteration(self, report: Report) -> Metrics:
         """One meta-update on real tasks."""

@@ -121,6 +121,8 @@ class ImaginedData:
             "imagined_horizon": one row per rollout (O-10).
         inherit_time: rollouts that start at a buffered observation go on at its time index, so that they end sooner;
             False starts them at 0 (O-10).
+        stop_rule: "global": rows go on until the finished rollouts of all tasks hold the steps asked for; "per_task":
+            each task by itself, which is what lets tasks whose rollouts end early be spread over workers.
         resets_per_row: resets of the family prepared for every row that can end early; more use them again in turn.
     """
 
@@ -134,6 +136,7 @@ class ImaginedData:
         rows_from: str = "real_horizon",
         inherit_time: bool = True,
         resets_per_row: int = 4,
+        stop_rule: str = "global",
     ):
         name = "ImaginedData"
         self.rollouts_per_task = checks.integer(f"{name}.rollouts_per_task", rollouts_per_task, minimum=1)
@@ -145,6 +148,7 @@ class ImaginedData:
         self.rows_from = checks.choice(f"{name}.rows_from", rows_from, ("real_horizon", "imagined_horizon"))
         self.inherit_time = checks.flag(f"{name}.inherit_time", inherit_time)
         self.resets_per_row = checks.integer(f"{name}.resets_per_row", resets_per_row, minimum=1)
+        self.stop_rule = checks.choice(f"{name}.stop_rule", stop_rule, ("global", "per_task"))
 
 
 def part(name: str, value: Any, kind: type) -> Any:

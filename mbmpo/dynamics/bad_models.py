@@ -185,6 +185,11 @@ class FakePointEnsemble(DynamicsEnsemble):
         last_epoch = np.zeros(self.num_models, np.int64)
         return state, FitReport(row, row, last_epoch, 1, time.perf_counter() - begin, row[np.newaxis])
 
+    @property
+    def couples_rows(self) -> bool:
+        """The smooth mask's d_max is over all rows."""
+        return self.mask == "smooth"
+
     def predict_blocks(self, effective: Effective, observation: tf.Tensor, action: tf.Tensor) -> tf.Tensor:
         """Next observations with the errors, [E, B, 2] for [E, B, 2] and [E, B, 2]."""
         distance = tf.norm(observation - tf.constant(self.goal), axis=-1, keepdims=True)

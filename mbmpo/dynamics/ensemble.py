@@ -88,6 +88,11 @@ class DynamicsEnsemble:
         self.joint = checks.flag(f"{name}.joint", joint)
         self._trainers: dict[tuple[int, ...], MemberTrainer] = {}
 
+    @property
+    def couples_rows(self) -> bool:
+        """Whether a row's prediction depends on the other rows of the call, so that rows cannot be split."""
+        return False
+
     def __getstate__(self) -> dict[str, Any]:
         """Compiled functions stay behind when an ensemble is sent to another process."""
         return {**self.__dict__, "_trainers": {}}
@@ -211,6 +216,19 @@ class DynamicsEnsemble:
         """What prediction needs, computed once per fit."""
         single = Normalisation(*(tf.cast(value, tf.float32) for value in state.normalisation))
         return Effective(networks.effective_layers(state.weights), single, dict(state.output_error))
+
+    def selected(self, effective: Effective, models: np.ndarray) -> Effective:
+        """What models [k], repetitions among them, predict k blocks with."""
+        members = self._members_of(models)
+        layers = tf.nest.map_structure(lambda x: tf.gather(x, members), effective.layers)
+        error = dict(effective.output_error)
+        if "bias" in error:
+            error["bias"] = tf.gather(error["bias"], models)
+        return effective._replace(layers=layers, output_error=error)
+
+    def _members_of(self, models: np.ndarray) -> np.ndarray:
+        """The networks of models [k], model by model."""
+        return models
 
     def predict_blocks(self, effective: Effective, observation: tf.Tensor, action: tf.Tensor) -> tf.Tensor:
         """Next observations of block e by model e, [E, B, O] for [E, B, O] and [E, B, A]."""

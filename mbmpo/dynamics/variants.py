@@ -6,6 +6,7 @@ Shapes: `E` groups, `B` rows per group, `O` observation, `A` action.
 from collections.abc import Sequence
 
 import gin
+import numpy as np
 import tensorflow as tf
 
 from mbmpo.dynamics.ensemble import DynamicsEnsemble
@@ -96,4 +97,8 @@ class MetaDynamicsEnsemble(DynamicsEnsemble):
         copies = [tf.repeat(x, self.models_per_ensemble, axis=0) for x in (observation, action)]
         members = super().predict_blocks(effective, *copies)
         rows, width = (-1 if size is None else size for size in observation.shape[1:])
-        return tf.reduce_mean(tf.reshape(members, [self.num_models, self.models_per_ensemble, rows, width]), axis=1)
+        groups = observation.shape[0]
+        return tf.reduce_mean(tf.reshape(members, [groups, self.models_per_ensemble, rows, width]), axis=1)
+
+    def _members_of(self, models: np.ndarray) -> np.ndarray:
+        return (models[:, np.newaxis] * self.models_per_ensemble + np.arange(self.models_per_ensemble)).reshape(-1)

@@ -9,12 +9,12 @@ class Part(NamedTuple):
     Attributes:
         config: gin text of the complete experiment, as `operative_config.gin` holds it.
         first: position of its first task among all.
-        count: number of its tasks.
+        size: number of its tasks.
     """
 
     config: str
     first: int
-    count: int
+    size: int
 
     def build(self) -> Any:
         """Builds the experiment in this process and takes the shard of these tasks.
@@ -25,4 +25,4 @@ class Part(NamedTuple):
         from metarl.experiment import gin_front_door
 
         experiment = gin_front_door.build(gin_front_door.parse((), [self.config]), all_used=False)
-        return experiment.learner.make_part(self.first, self.count)
+        return experiment.learner.make_part(self.first, self.size)
