@@ -163,6 +163,7 @@ class _Session:
         self._gin_files, self._gin_params = gin_files, gin_params
         self._waiting = [run for run in index.runs if run.state != FINISHED]
         self._active: list[tuple[SweepRun, Process]] = []
+        self._redrawn = time.monotonic()
         done = len(index.runs) - len(self._waiting)
         self._bar = tqdm(
             total=len(index.runs), initial=done, unit="run", disable=None, file=sys.stderr, dynamic_ncols=True
@@ -182,6 +183,7 @@ class _Session:
                         self._signal(signal.SIGTERM if passed_on <= 2 else signal.SIGKILL)
                     if not self._collect(stopping=bool(stop.count)):
                         time.sleep(_TICK)
+                        self._keep_the_clock()
             finally:
                 self._end_all()
                 self._bar.close()
@@ -241,6 +243,12 @@ class _Session:
             self._say("stopped; the same command goes on")
             return 128 + stop.number
         return SOME_FAILED if counts.get(FAILED) else SUCCESS
+
+    def _keep_the_clock(self) -> None:
+        """Redraws the bar once a second, because runs end far apart."""
+        if time.monotonic() - self._redrawn > 1.0:
+            self._redrawn = time.monotonic()
+            self._bar.refresh()
 
     def _show(self) -> None:
         failed = sum(run.state == FAILED for run in self._index.runs)
