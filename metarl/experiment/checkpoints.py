@@ -64,8 +64,10 @@ def load_checkpoint(path: str | os.PathLike) -> Checkpoint:
     try:
         with zipfile.ZipFile(path) as archive:
             manifest = json.loads(archive.read("manifest.json"))
-            version = manifest["format_version"]
-            if isinstance(version, int) and version > FORMAT_VERSION:
+            version, iteration = manifest["format_version"], manifest["iteration"]
+            if not (_is_count(version) and version and _is_count(iteration)):
+                raise DamagedCheckpointError("its format version or iteration is no number that this package writes")
+            if version > FORMAT_VERSION:
                 raise UserError(
                     f"{path} has checkpoint format {version}, this version reads up to {FORMAT_VERSION}: "
                     "use the newer version that wrote it"
@@ -80,9 +82,9 @@ def load_checkpoint(path: str | os.PathLike) -> Checkpoint:
     if manifest.get("sha256") != _digest(manifest, arrays):
         raise DamagedCheckpointError("its contents do not have the hash that was stored with them")
     named = _FILE.fullmatch(path.name)
-    if named and int(named[1]) != manifest["iteration"]:
-        raise DamagedCheckpointError(f"it holds iteration {manifest['iteration']}, not the one it is named after")
-    return Checkpoint(manifest["iteration"], arrays, path)
+    if named and int(named[1]) != iteration:
+        raise DamagedCheckpointError(f"it holds iteration {iteration}, not the one it is named after")
+    return Checkpoint(iteration, arrays, path)
 
 
 class CheckpointStore:
@@ -172,6 +174,10 @@ def sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value >= 0
 
 
 def _list(folder: Path) -> dict[int, Path]:
