@@ -8,6 +8,10 @@ import pytest
 from experiment_tools import assert_help_is_quick, contents
 from run_folders import make
 
+from metarl.experiment.errors import UserError
+from metarl.reporting import plot_command
+from metarl.reporting.plot_command import Request
+
 PROGRAM = "launchers.plot"
 
 
@@ -36,14 +40,8 @@ def test_help_needs_nothing_heavy_and_less_than_a_second():
     [
         ([], "error: which runs? Give folders or globs"),
         (["rnus"], "error: there is no folder 'rnus'; did you mean 'runs'?"),
-        (["empty"], "error: empty holds no run"),
-        (["runs", "--x=iteration", "--y=retrun"], "error: --y: no run has a column 'retrun'; did you mean 'return'?"),
         (["runs", "--layout=tsep"], "error: --layout must be one of columns, tesp, mbmpo; got 'tsep'; did you mean"),
         (["runs", "--layout=tesp", "--y=return"], "error: --layout=tesp says what is drawn"),
-        (["runs", "--layout=tesp"], "error: --layout=tesp: no run has columns validation_<set>/return_<k>"),
-        (["runs", "--statistic=median"], "error: --statistic must be one of both, mean, iqm"),
-        (["runs", "--group_by=INER_LR"], "error: --group_by: no run has a macro or binding 'INER_LR'; did you mean"),
-        (["runs", "--points=1"], "error: --points must be at least 2"),
         (["runs", "--x=iteration", "--output=taken"], "error: taken/return_vs_iteration.csv exists; --overwrite"),
         (["runs", "--output=runs/seed_1/progress.csv/x"], "error: cannot write to runs/seed_1/progress.csv/x"),
         (["runs", "--group_bi=method"], "error: Unknown command line flag 'group_bi'. Did you mean: group_by ?"),
@@ -56,6 +54,25 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(folder, arguments, mess
     assert done.stderr.startswith(message)
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"patterns": ("empty",)}, "empty holds no run"),
+        ({"y": ("retrun",)}, "--y: no run has a column 'retrun'; did you mean 'return'?"),
+        ({"layout": "tesp"}, "--layout=tesp: no run has columns validation_<set>/return_<k>"),
+        ({"statistic": "median"}, "--statistic must be one of both, mean, iqm"),
+        ({"group_by": ("INER_LR",)}, "--group_by: no run has a macro or binding 'INER_LR'; did you mean 'INNER_LR'?"),
+        ({"points": 1}, "--points must be at least 2"),
+    ],
+)
+def test_more_mistakes_that_change_nothing(folder, change, message):
+    before = contents(folder)
+    with pytest.raises(UserError) as caught:
+        plot_command.run(Request(("runs",))._replace(**change))
+    assert str(caught.value).startswith(message)
     assert contents(folder) == before
 
 

@@ -12,8 +12,6 @@ TINY = (
     "META_BATCH_SIZE = 2",
     "ROLLOUTS_PER_TASK = 2",
     "HORIZON = 5",
-    "GRU_UNITS = 4",
-    "EMBEDDING_DIM = 2",
     "HIDDEN_SIZES = [4]",
     "INNER_UPDATES = 1",
     "MetaUpdate.num_evaluations = 2",
@@ -41,10 +39,7 @@ def test_help_needs_nothing_heavy_and_less_than_a_second():
     ("arguments", "message"),
     [
         ([], "error: which experiment? Give --gin_file=configs/<name>.gin"),
-        (["toy.gin"], "error: unexpected argument 'toy.gin'"),
         (["--gin_file=toi.gin", "--seeds=1"], "error: --gin_file: no gin file 'toi.gin'; did you mean 'toy.gin'?"),
-        (["--gin_file=toy.gin"], "error: what is to be swept?"),
-        (["--gin_file=toy.gin", "--seeds=1,a"], "error: --seeds: 'a' is not a seed"),
         (["--gin_file=toy.gin", "--seeds=1", "--jobs=0"], "error: flag --jobs=0: 0 is not a positive integer"),
         (
             ["--gin_file=toy.gin", "--sweep=META_BATCHSIZE=[1]"],
@@ -79,7 +74,7 @@ def test_dry_run_lists_the_runs_and_makes_nothing(tmp_path):
 
 def test_a_sweep_of_two_runs_is_trained_listed_not_repeated_and_plotted(tmp_path):
     command = [
-        "--gin_file=configs/tesp_point.gin",
+        "--gin_file=configs/maml_point.gin",
         *(f"--gin_param={binding}" for binding in TINY),
         "--sweep=inner_lr=[0.02]",
         "--seeds=1,2",
@@ -91,7 +86,7 @@ def test_a_sweep_of_two_runs_is_trained_listed_not_repeated_and_plotted(tmp_path
     assert "2 runs: 2 finished; sweep/index.csv" in done.stderr
     with open("sweep/index.csv", newline="") as file:
         index = list(csv.DictReader(file))
-    assert [(row["TESP.inner_lr"], row["seed"], row["state"]) for row in index] == [
+    assert [(row["MAML.inner_lr"], row["seed"], row["state"]) for row in index] == [
         ("0.02", "1", "finished"), ("0.02", "2", "finished")
     ]  # fmt: skip
     trained = [rows(f"sweep/{row['run']}") for row in index]
@@ -111,4 +106,4 @@ def test_a_sweep_of_two_runs_is_trained_listed_not_repeated_and_plotted(tmp_path
     means = {(row["panel"], row["meta-updates"]): float(row["mean"]) for row in drawn}
     returns = [float(metrics[-1]["validation_test_2/return_1"]) for metrics in trained]
     assert means["Point, D″", "2"] == pytest.approx(sum(returns) / 2)
-    assert {row["group"] for row in drawn} == {"TESP"}
+    assert {row["group"] for row in drawn} == {"MAML"}
