@@ -118,7 +118,7 @@ def record(family: TaskFamily, task: np.ndarray, sampled: Round) -> Recording:
             rewards.append(float(outcome.reward[0]))
             states.append(_state(simulation))
             path += list(outcome.info.get("position", ()))
-    if not np.allclose(rewards, recorded, rtol=_REWARD_TOLERANCE, atol=_REWARD_TOLERANCE):
+    if not np.allclose(rewards, recorded, rtol=_REWARD_TOLERANCE, atol=_REWARD_TOLERANCE, equal_nan=True):
         raise UserError(f"{family.name} did not repeat an episode from the same start and actions: it draws no picture")
     end = "ended" if episodes.terminated[chosen] else "time is up"
     if "arrived" in episodes.final and episodes.final["arrived"][chosen]:
@@ -128,11 +128,17 @@ def record(family: TaskFamily, task: np.ndarray, sampled: Round) -> Recording:
         float(episodes.episode_return[chosen]),
         float(np.mean(episodes.episode_return)),
         number,
-        np.stack(states),
+        _finite(np.stack(states)),
         np.array(rewards),
         np.stack(path) if path else None,
         end,
     )
+
+
+def _finite(states: np.ndarray) -> np.ndarray:
+    """Lets what diverged stand where it was last: there is no picture of a state that is not finite."""
+    good = np.isfinite(states).all(axis=1)
+    return states[np.maximum.accumulate(np.where(good, np.arange(len(states)), 0))]
 
 
 def _state(simulation: Simulation) -> np.ndarray:

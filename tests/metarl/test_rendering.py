@@ -182,6 +182,29 @@ def test_an_episode_that_does_not_repeat_is_refused():
         rounds.record(Point(), GOAL, one)
 
 
+def test_what_diverges_stands_still():
+    """Infinite actions are clipped by point, so that its position is made to overflow by the task's family."""
+
+    class Broken(Point):
+        def make_simulation(self, num_copies):
+            simulation = super().make_simulation(num_copies)
+            step = simulation.step
+
+            def breaking(actions, tasks):
+                outcome = step(actions, tasks)
+                simulation.state[simulation.state[:, 0] > 0.03] = np.nan
+                return outcome._replace(reward=simulation.state[:, 0])
+
+            simulation.step = breaking
+            return simulation
+
+    found = rounds.record(Broken(), GOAL, sampled(Broken(), GOAL, 1, 12))
+    assert np.isnan(found.rewards[-1])
+    assert np.isfinite(found.states).all()
+    first = int(np.argmax(np.isnan(found.rewards)))
+    assert (found.states[first + 1 :] == found.states[first]).all()
+
+
 class _Grey:
     """A painter whose grey is the step."""
 
