@@ -16,8 +16,8 @@ from metarl.experiment.errors import UserError, did_you_mean
 
 _PATIENCE = 5.0  # seconds for a connection to a port
 _JOIN_LIMIT = 60.0  # seconds for joining a cluster
-# Ray names it after the systems on which it is the default: every server of a local cluster binds to 127.0.0.1.
-_LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+# Ray names it after the systems that are without by default; without, every server binds to 127.0.0.1.
+_CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 # An unreachable address would otherwise be tried for minutes.
 _IMPATIENT = {
     "RAY_NUM_REDIS_GET_RETRIES": "1",
@@ -43,12 +43,31 @@ def joined(address: str, num_cpus: int | None = None) -> Iterator[Any]:
         raise UserError(
             f"--address is auto, local or host:port, not {address!r}{did_you_mean(address, ('auto', 'local'))}"
         )
-    if address == "local" or _is_loopback(address):
-        os.environ.update(_LOOPBACK_ONLY)  # read when Ray is imported, and by the processes that it starts
     try:
         import ray
     except ImportError as error:
         raise UserError("Ray is not installed; pip install 'metarl-tf[ray]'") from error
+    with _loopback_only() if address == "local" or _is_loopback(address) else contextlib.nullcontext():
+        yield from _joined(ray, address, num_cpus)
+
+
+@contextlib.contextmanager
+def _loopback_only() -> Iterator[None]:
+    """Lets all servers of Ray bind to 127.0.0.1: those of this process, and by the environment those it starts."""
+    from ray._private import ray_constants
+
+    before = os.environ.get(_CLUSTERS), ray_constants.ENABLE_RAY_CLUSTER
+    os.environ[_CLUSTERS], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before[1]
+        os.environ.pop(_CLUSTERS)
+        if before[0] is not None:
+            os.environ[_CLUSTERS] = before[0]
+
+
+def _joined(ray: Any, address: str, num_cpus: int | None) -> Iterator[Any]:
     logging.getLogger("ray").setLevel(logging.ERROR)
     _keep_off_the_terminal()
     quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}

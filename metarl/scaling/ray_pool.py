@@ -5,6 +5,7 @@ that dies, does not answer in time or raises is replaced here by a new one that 
 that the result is that of an undisturbed run, bit for bit.
 """
 
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -29,9 +30,11 @@ class ShardActor:
     Args:
         part: which shard.
         threads: of every library.
+        search_path: the learner's, where the modules lie that gin files import.
     """
 
-    def __init__(self, part: Part, threads: int):
+    def __init__(self, part: Part, threads: int, search_path: Sequence[str] = ()):
+        sys.path += [folder for folder in search_path if folder not in sys.path]
         self._part, self._threads = part, threads
         self._shard: Any = None
 
@@ -143,7 +146,7 @@ class RayPool(ShardPool):
         self._actors = []
 
     def _create(self, number: int) -> Any:
-        return self._actor_class.remote(self._parts[number], self._threads)
+        return self._actor_class.remote(self._parts[number], self._threads, sys.path)
 
     def _answers(self, request: _Request | None) -> list[Any]:
         """Asks all actors and waits for their answers, in task order; without a request, for the start's."""

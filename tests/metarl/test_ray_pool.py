@@ -1,0 +1,170 @@
+"""Shards in actors of a local Ray cluster: the same results as in one process, whatever happens to the actors."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import scaling_agreement
+from toy_shards import TOY_SHARDS
+
+from metarl.experiment import gin_front_door
+from metarl.experiment.errors import UserError, WorkerError
+from metarl.experiment.learner import NonFiniteError
+
+pytest.importorskip("ray")
+from metarl.scaling import ray_cluster
+from metarl.scaling.pool import LocalPool
+from metarl.scaling.ray_pool import RayPool
+from metarl.scaling.sharded_learner import split_sizes
+
+
+@pytest.fixture(scope="module")
+def ray():
+    with ray_cluster.joined("local", num_cpus=2) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def faults(tmp_path_factory):
+    return tmp_path_factory.mktemp("faults")
+
+
+def build(faults):
+    text = TOY_SHARDS + f"ToyShardedLearner.faults = {str(faults)!r}\n"
+    return gin_front_door.build(gin_front_door.parse((), [text])).learner, text
+
+
+@pytest.fixture(scope="module")
+def pool(ray, faults):
+    pool = RayPool(ray, build(faults)[1], split_sizes(5, 2), timeout=3.0)
+    yield pool
+    pool.close()
+
+
+def run(learner):
+    metrics = [learner.run_iteration(lambda _: None) for _ in range(3)]
+    return metrics, learner.state()
+
+
+@pytest.fixture(scope="module")
+def undisturbed(faults):
+    """The same split in this process."""
+    learner, _ = build(faults)
+    shards = [learner.make_part(first, count) for first, count in ((0, 3), (3, 2))]
+    learner.use_pool(LocalPool(shards))
+    return run(learner)
+
+
+def assert_undisturbed(learner, undisturbed):
+    metrics, state = run(learner)
+    assert metrics == undisturbed[0]
+    np.testing.assert_array_equal(state["w"], undisturbed[1]["w"])
+
+
+def on(pool, faults):
+    learner, _ = build(faults)
+    learner.use_pool(pool)
+    return learner
+
+
+def test_actors_work_as_shards_of_this_process(pool, faults, undisturbed):
+    before = pool.pids()
+    assert_undisturbed(on(pool, faults), undisturbed)
+    assert pool.pids() == before
+    assert len(set(before)) == 2
+
+
+@pytest.mark.parametrize(
+    ("fault", "where"),
+    [("kill", "collect_0"), ("hang", "evaluate_3"), ("raise", "evaluate_0"), ("kill 3", "collect_3")],
+)
+def test_a_lost_actor_changes_nothing(pool, faults, undisturbed, fault, where, caplog):
+    replaced, before = pool.traffic.replaced, pool.pids()
+    (faults / where).write_text(fault)
+    assert_undisturbed(on(pool, faults), undisturbed)
+    assert not (faults / where).exists()
+    assert pool.traffic.replaced == replaced + 1
+    assert len({*before, *pool.pids()}) == 3
+    assert ("ZeroDivisionError: a toy divided by zero" in caplog.text) == (fault == "raise")
+    assert ("in _suffer" in caplog.text) == (fault == "raise")  # the worker's own traceback
+    assert f"in '{where[:-2]}'; starting another in its place" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("fault", "kind", "message"),
+    [
+        ("not_finite", NonFiniteError, "a toy is infinite"),
+        ("user", UserError, "a toy is misused"),
+        pytest.param(
+            "always raise",
+            WorkerError,
+            "worker 1 (tasks 3-4) was lost 3 times in 'evaluate'.*divided by zero",
+            marks=pytest.mark.slow,
+        ),
+    ],
+)
+def test_errors_that_repetition_does_not_mend_reach_the_learner(pool, faults, fault, kind, message):
+    (faults / "evaluate_3").write_text(fault)
+    with pytest.raises(kind, match=message.replace("(", r"\(").replace(")", r"\)")):
+        run(on(pool, faults))
+    (faults / "evaluate_3").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize("cases", [("tesp", "maml"), pytest.param(("mbmpo",), marks=pytest.mark.slow)])
+def test_methods_agree_with_one_process(ray, cases):
+    def make_pool(text, num_tasks):
+        return RayPool(ray, text, split_sizes(num_tasks, 2), timeout=300.0)
+
+    scaling_agreement.assert_agree(cases, scaling_agreement.run(cases), scaling_agreement.run(cases, make_pool))
+
+
+def test_too_few_cpus_are_refused_at_once(ray, faults):
+    with pytest.raises(UserError, match="2 workers of 4 CPU need 8 CPUs, and the cluster has 2"):
+        RayPool(ray, build(faults)[1], (3, 2), timeout=3.0, threads=4)
+
+
+def test_servers_of_a_local_cluster_listen_on_localhost_only(ray):
+    address = ray.get_runtime_context().gcs_address
+    assert address.startswith("127.0.0.1:")
+    port = int(address.rpartition(":")[2])
+    with socket.socket() as other:  # every other address of this machine is free for this port
+        other.bind(("127.0.0.2", port))
+
+
+@pytest.mark.parametrize(
+    ("address", "said"),
+    [
+        ("nowhere", "auto, local or host:port"),
+        ("127.0.0.1:1", "Connection refused"),
+        ("auto", "Could not find any running Ray instance"),
+    ],
+)
+def test_unreachable_clusters_are_one_line_in_bounded_time(address, said, tmp_path):
+    (tmp_path / "toy.gin").write_text(TOY_SHARDS)
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path), RAY_TMPDIR=str(tmp_path))
+    environment.pop("RAY_ADDRESS", None)
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "launchers.ray_cluster", f"--address={address}", "--gin_file=toy.gin", "--logdir=run"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert time.monotonic() - began < 60
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1, done.stderr
+    assert said in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_without_ray_one_line_says_so(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UserError, match="Ray is not installed"), ray_cluster.joined("auto"):
+        pass
