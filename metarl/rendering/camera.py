@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 _AZIMUTH = 90.0  # x to the right, y into the picture
-_FLAT_ELEVATION, _TALL_ELEVATION = -55.0, -30.0
+_FLAT_ELEVATION, _TALL_ELEVATION = -50.0, -30.0
 # What moves in a plane is seen from above: its height is below this share of its width.
 _FLAT = 0.35
 _FILLED = 0.9  # of the picture, by what must be seen
@@ -30,17 +30,19 @@ class Camera(NamedTuple):
     elevation: float
 
 
-def fitted(points: np.ndarray, radii: np.ndarray, field_of_view: float) -> Camera:
+def fitted(points: np.ndarray, radii: np.ndarray, field_of_view: float, from_above: bool = False) -> Camera:
     """Returns the camera nearest to spheres that sees them all in a square picture.
 
     Args:
         points: [P, 3], their centres.
         radii: [P], metres.
         field_of_view: degrees.
+        from_above: look down, whatever the height of what is seen; what is flat is always seen so.
     """
     low, high = (points - radii[:, None]).min(axis=0), (points + radii[:, None]).max(axis=0)
     size = high - low
-    elevation = _FLAT_ELEVATION if size[2] < _FLAT * max(size[0], size[1]) else _TALL_ELEVATION
+    flat = from_above or size[2] < _FLAT * max(size[0], size[1])
+    elevation = _FLAT_ELEVATION if flat else _TALL_ELEVATION
     forward, right, up = _axes(_AZIMUTH, elevation)
     lookat = 0.5 * (low + high)
     reach = math.tan(math.radians(0.5 * field_of_view)) * _FILLED

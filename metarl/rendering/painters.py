@@ -21,6 +21,7 @@ _GOAL_COLOUR = (0.9, 0.1, 0.1, 1.0)
 _PATH_COLOUR = (0.1, 0.3, 0.7, 0.6)
 # Shares of the camera's distance: the goal's disc, its pole, which shows above a robot that stands on it, and the path.
 _DISC_RADIUS, _POLE_RADIUS, _POLE_HEIGHT, _PATH_RADIUS = 0.02, 0.003, 0.12, 0.003
+_DISTANCE_OF_WIDTH = 1.4  # roughly, how far off a camera is that sees something of width 1
 _PATH_PIECES = 100
 # A quarter of the default side, and half the samples of an edge: they take most of a software renderer's time.
 _SHADOW_PIXELS, _EDGE_SAMPLES = 1024, 2
@@ -69,7 +70,8 @@ class MujocoPainter(Painter):
         self._camera: mujoco.MjvCamera | int = following
         self._scale = 1.0
         if self._goal is not None or following < 0:
-            view = cameras.fitted(*self._extent(recordings), model.vis.global_.fovy)
+            in_plane = scene.goal is not None and len(scene.goal) == 2
+            view = cameras.fitted(*self._extent(recordings), model.vis.global_.fovy, from_above=in_plane)
             self._scale = view.distance
             self._camera = mujoco.MjvCamera()
             self._camera.lookat[:] = view.lookat
@@ -92,9 +94,9 @@ class MujocoPainter(Painter):
         return self._renderer.render()
 
     def _extent(self, recordings: Sequence[Recording]) -> tuple[np.ndarray, np.ndarray]:
-        """The centres [P, 3] and radii [P] of everything but planes, over all recordings, and of the goal."""
+        """The centres [P, 3] and radii [P] of everything that moves, over all recordings, and of the goal's mark."""
         model, data = self._model, self._data
-        solid = np.flatnonzero(model.geom_type != mujoco.mjtGeom.mjGEOM_PLANE)
+        solid = np.flatnonzero(model.body_weldid[model.geom_bodyid] != 0)
         points = []
         for recording in recordings:
             count = len(recording.states)
@@ -105,7 +107,10 @@ class MujocoPainter(Painter):
         radii = np.tile(model.geom_rbound[solid], len(points))
         if self._goal is None:
             return np.concatenate(points), radii
-        return np.concatenate([*points, self._goal[None]]), np.append(radii, 0.1)
+        places = np.concatenate([*points, self._goal[None]])
+        width = float(np.max(np.ptp(places, axis=0))) + float(np.max(radii))
+        marks = self._goal + np.outer((0.0, _POLE_HEIGHT), (0.0, 0.0, _DISTANCE_OF_WIDTH * width))
+        return np.concatenate([*points, marks]), np.append(radii, [_DISC_RADIUS * _DISTANCE_OF_WIDTH * width] * 2)
 
     def _mark_goal(self, goal: np.ndarray) -> None:
         radius, half_pole = _DISC_RADIUS * self._scale, 0.5 * _POLE_HEIGHT * self._scale

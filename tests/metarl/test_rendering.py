@@ -109,7 +109,8 @@ def test_the_camera_sees_everything_and_wastes_little(seed, height):
     reach = seen(view, points, radii, 45.0)
     assert reach.max() < 1.0
     assert reach.max() > 0.8
-    assert view.elevation == (-30.0 if height else -55.0)
+    assert view.elevation == (-30.0 if height else -50.0)
+    assert camera.fitted(points, radii, 45.0, from_above=True).elevation == -50.0
 
 
 def sampled(family, task, rollouts, horizon, seed=3):
