@@ -184,6 +184,7 @@ class MBMPOLearner(ModelBasedLearner, ShardedLearner):
                 self.real.horizon,
                 num_threads=self.real.num_threads,
                 record_final=self.real.store_last_transition,
+                stop_rule=self.real.stop_rule,
             )
         return self._sampler
 

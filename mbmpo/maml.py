@@ -27,6 +27,7 @@ from metarl.experiment import checks, state_arrays
 from metarl.experiment.errors import UserError
 from metarl.experiment.learner import EvaluationRequest, EvaluationResult, Metrics, Report
 from metarl.rendering.rounds import SampledTask
+from metarl.sampling.quota import STOP_RULES
 from metarl.scaling.shard import Shard
 from metarl.scaling.sharded_learner import ShardedLearner, by_shard
 from metarl.simulation.task_family import TaskFamily
@@ -49,7 +50,8 @@ class MAMLLearner(ShardedLearner):
         processing: baseline and advantages; default `Processing()`.
         num_threads: simulation threads; default: the cores this process may use.
         stop_rule: "global": a phase ends when the finished episodes of all tasks hold M * R * H steps; "per_task": each
-            task by itself, which is what lets tasks whose episodes end early be spread over workers.
+            task by itself; "truncate": every copy makes H steps, and running episodes are cut and kept (O-23). Only the
+            last two let tasks whose episodes end early be spread over workers.
     """
 
     changeable = frozenset({"MAMLLearner.num_threads"})
@@ -80,7 +82,7 @@ class MAMLLearner(ShardedLearner):
         self.adaptation = part(f"{name}.adaptation", adaptation, InnerAdaptation)
         self.processing = part(f"{name}.processing", processing, Processing)
         self._num_threads = None if num_threads is None else checks.integer(f"{name}.num_threads", num_threads, 1)
-        self._stop_rule = checks.choice(f"{name}.stop_rule", stop_rule, ("global", "per_task"))
+        self._stop_rule = checks.choice(f"{name}.stop_rule", stop_rule, STOP_RULES)
         self.inner_updates = self.adaptation.inner_updates
         self.objective = make_objective(self.policy, self.meta_update, self.adaptation)
         self.parameters = self.initial_parameters()
@@ -110,7 +112,7 @@ class MAMLLearner(ShardedLearner):
             UserError: there are too few, or their episodes end at different times.
         """
         super().require_split(num_shards)
-        if num_shards > 1 and self.family.ends_early and self._stop_rule != "per_task":
+        if num_shards > 1 and self.family.ends_early and self._stop_rule == "global":
             raise UserError(
                 f"episodes of {self.family.name} end at different times; to spread its tasks over workers, let every "
                 "task stop by itself: MAMLLearner.stop_rule = 'per_task'"

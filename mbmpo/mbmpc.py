@@ -110,7 +110,7 @@ class MBMPCLearner(ModelBasedLearner):
             horizon,
             1,
             host_act=policy,
-            stop_rule="global",
+            stop_rule=self.real.stop_rule,
             record_final=self.real.store_last_transition,
         )
         key = NoiseKey(seed, self.iteration, phase, tasks.indices)

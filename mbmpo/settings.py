@@ -7,6 +7,7 @@ import gin
 
 from metarl.experiment import checks
 from metarl.experiment.errors import UserError
+from metarl.sampling.quota import STOP_RULES
 
 COLLECT_WITH = ("stale", "readapted", "pre")
 
@@ -27,6 +28,9 @@ class RealData:
             (O-2); "readapted", adapted afresh to the models from the present meta-parameters; "pre", unadapted.
         reset_policy_std: set the meta-policy's standard deviation to 1 before every round.
         num_threads: simulation threads; default: the cores this process may use.
+        stop_rule: when a round ends where episodes can end early: "global", when the finished ones of all tasks hold
+            the steps asked for, running ones being lost (the original); "per_task", each task by itself; "truncate":
+            after H steps of every copy, running ones being cut and kept (O-23).
     """
 
     def __init__(
@@ -41,6 +45,7 @@ class RealData:
         collect_with: str = "stale",
         reset_policy_std: bool = False,
         num_threads: int | None = None,
+        stop_rule: str = "global",
     ):
         name = "RealData"
         self.rollouts_per_task = checks.integer(f"{name}.rollouts_per_task", rollouts_per_task, minimum=1)
@@ -52,6 +57,7 @@ class RealData:
         self.collect_with = checks.choice(f"{name}.collect_with", collect_with, COLLECT_WITH)
         self.reset_policy_std = checks.flag(f"{name}.reset_policy_std", reset_policy_std)
         self.num_threads = _optional(f"{name}.num_threads", num_threads)
+        self.stop_rule = checks.choice(f"{name}.stop_rule", stop_rule, STOP_RULES)
 
 
 @gin.configurable(module="mbmpo")

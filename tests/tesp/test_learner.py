@@ -141,7 +141,17 @@ def test_task_batches_follow_the_original_stream():
         {"method": TESP(**SMALL, **CONTEXT, gru_units=6, encoder_action_feature="action")},
         {"method": TESP(**SMALL, **CONTEXT, gru_units=6, adaptive_inner_lr=False)},
     ],
-    ids=str,
+    ids=[
+        "replay_inner",
+        "second_order",
+        "rollback_adam",
+        "no warmup",
+        "last_episodes",
+        "all_episodes",
+        "no inner_updates",
+        "encoder_action_feature",
+        "constant rates",
+    ],
 )
 def test_options_run_and_change_the_result(change):
     default, changed = make_learner(), make_learner(**change)
