@@ -113,6 +113,8 @@ class Imagination:
         requested_steps: int | None = None,
         first_task: int = 0,
         shard_size: int | None = None,
+        first_row: int = 0,
+        shard_rows: int | None = None,
         jit_compile: bool = True,
     ):
         """Checks the sizes; nothing is compiled before the first run.
@@ -133,11 +135,15 @@ class Imagination:
             inherit_time: rows reset from the buffer continue at the time index of the observation, so that they end
                 after H minus this many steps, at least one; False: they start at 0 (the clean option of O-10).
             stop_rule: "global": until the finished steps of all tasks reach B, so that tasks can contribute unequally
-                (O-23). "per_task": until each task has its share, steps beyond are not counted.
+                (O-23). "per_task": until each task has its share, steps beyond are not counted. "per_row": until each
+                row has.
             resets_per_row: P, resets of the family prepared for a row; a row that needs more uses them again in turn.
             requested_steps: B, if it is not num_tasks · rollouts_per_task · horizon.
             first_task: index in the meta-batch of the first task imagined here.
             shard_size: tasks imagined here; None: all from `first_task` on.
+            first_row: of every task, the first row imagined here; other rows are imagined elsewhere, with the same
+                random numbers as if all were together.
+            shard_rows: rows imagined here; None: all from `first_row` on.
             jit_compile: compile the loop with XLA.
 
         Raises:
@@ -152,7 +158,7 @@ class Imagination:
             self._limit = checks.real(f"{_NAME}.clip_observation", clip_observation, minimum=0.0)
         self._random_member = checks.choice(f"{_NAME}.member", member, ("task", "random")) == "random"
         self._from_buffer = checks.choice(f"{_NAME}.reset", reset, ("environment", "buffer")) == "buffer"
-        self._per_task = checks.choice(f"{_NAME}.stop_rule", stop_rule, ("global", "per_task")) == "per_task"
+        self._stop_rule = checks.choice(f"{_NAME}.stop_rule", stop_rule, ("global", "per_task", "per_row"))
         self._inherit = self._from_buffer and checks.flag(f"{_NAME}.inherit_time", inherit_time)
         checks.integer(f"{_NAME}.resets_per_row", resets_per_row, minimum=1)
         asked = whole * rollouts * self.horizon
@@ -165,25 +171,37 @@ class Imagination:
         self.num_tasks = checks.integer(f"{_NAME}.shard_size", size, minimum=1, maximum=whole - first)
         self.task_indices = range(first, first + size)
         total = self._count_rows(whole, asked, real_horizon or self.horizon)
-        self.rows_per_task = R = total // whole
+        self._all_rows = total // whole
+        self._first_row = checks.integer(f"{_NAME}.first_row", first_row, minimum=0, maximum=self._all_rows - 1)
+        rows_left = self._all_rows - first_row
+        self.rows_per_task = R = (
+            rows_left
+            if shard_rows is None
+            else checks.integer(f"{_NAME}.shard_rows", shard_rows, minimum=1, maximum=rows_left)
+        )
 
         sweeps = -(-asked // (total * self.horizon))
         self._lockstep = not family.can_terminate and not (self._inherit and sweeps > 1)
-        self.splits = self._lockstep or self._per_task
-        if size < whole and not self.splits:
+        self.splits = self._lockstep or self._stop_rule == ("per_row" if whole == 1 else "per_task")
+        if (size < whole or self._all_rows > R) and not self.splits:
             raise UserError(
-                f"imagined rollouts of {family.name} end at different times: only stop_rule 'per_task' splits tasks"
+                f"imagined rollouts of {family.name} end at different times: stop_rule 'global' cannot be split"
             )
         # Of all steps made, fewer than H per row belong to running episodes.
         self.ticks = sweeps * self.horizon if self._lockstep else -(-asked // total) + self.horizon - 1
         self._restarts = not (self._lockstep and sweeps == 1)
         fixed_need = max(sweeps - 1, 0) if self._lockstep and not self._from_buffer else resets_per_row
         self._resets_per_row = (fixed_need if family.reset_dim else 1) if self._restarts else 0
-        self._quota = -(-asked // whole) if self._per_task else -(-asked * size // whole)
+        self._quota = -(-asked // {"global": 1, "per_task": whole, "per_row": total}[self._stop_rule])
         self.capacity = R * self.ticks
         self._blocks = None if self._random_member else Blocks(self.task_indices, whole, ensemble.num_models)
         self._roll = tf.function(self._roll_out, jit_compile=jit_compile, autograph=False)
         self._compiled = Compiled(self._imagine)
+
+    @property
+    def _rows(self) -> slice:
+        """Of a task's rows, those that are imagined here."""
+        return slice(self._first_row, self._first_row + self.rows_per_task)
 
     def _count_rows(self, tasks: int, asked: int, real_horizon: int) -> int:
         """Returns n of the whole meta-batch."""
@@ -232,13 +250,15 @@ class Imagination:
         key: dict[str, Any] = {"seed": seed, "iteration": iteration, "phase": phase, "task_indices": self.task_indices}
         use_buffer = self._from_buffer and buffer is not None and len(buffer.observation) > 0
         of_family = (
-            resets.family_resets(self._family, self.rows_per_task, self._resets_per_row + (not use_buffer), **key)
+            resets.family_resets(self._family, self._all_rows, self._resets_per_row + (not use_buffer), **key)[
+                :, self._rows
+            ]
             if self._resets_per_row or not use_buffer
             else None
         )
         if use_buffer:
             assert buffer is not None
-            start, pool = resets.buffer_starts(buffer, self.rows_per_task, **key), of_family
+            start, pool = resets.buffer_starts(buffer, self._all_rows, **key)[:, self._rows], of_family
         else:
             assert of_family is not None
             start, pool = of_family[:, :, 0], of_family[:, :, 1:]
@@ -271,15 +291,15 @@ class Imagination:
 
     def _draw(self, seeds: tf.Tensor) -> _Noise:
         """All random numbers of a phase from the tasks' seeds [M, 3, 2]."""
-        T, R, A = self.ticks, self.rows_per_task, self._family.action_dim
-        tasks = tf.unstack(seeds)
-        action = tf.stack([tf.random.stateless_normal([T, R, A], task[0]) for task in tasks], axis=1)
+        T, R, A = self.ticks, self._all_rows, self._family.action_dim
+        tasks, here = tf.unstack(seeds), self._rows
+        action = tf.stack([tf.random.stateless_normal([T, R, A], task[0])[:, here] for task in tasks], axis=1)
         reset = member = None
         if self._from_buffer and self._restarts:
-            reset = tf.stack([tf.random.stateless_uniform([T, R, 2], task[1]) for task in tasks], axis=1)
+            reset = tf.stack([tf.random.stateless_uniform([T, R, 2], task[1])[:, here] for task in tasks], axis=1)
         if self._random_member:
             models = self._ensemble.num_models
-            drawn = [tf.random.stateless_uniform([T, R], task[2], 0, models, tf.int32) for task in tasks]
+            drawn = [tf.random.stateless_uniform([T, R], task[2], 0, models, tf.int32)[:, here] for task in tasks]
             member = tf.concat(drawn, axis=1)
         return _Noise(action, reset, member)
 
@@ -295,7 +315,10 @@ class Imagination:
         """The loop over ticks; start [M, R, O], pool [M, R, P, O]."""
         M, R, H, A = self.num_tasks, self.rows_per_task, self.horizon, self._family.action_dim
         zeros = tf.zeros([M, R], tf.int32)
-        counters = (zeros, zeros, zeros, tf.zeros([M] if self._per_task else [], tf.int32)) if self._restarts else ()
+        # Steps that the stop rule counts: of all tasks, of every task or of every row.
+        counted_by: dict[str, list[int]] = {"global": [], "per_task": [M, 1], "per_row": [M, R]}
+        of = counted_by[self._stop_rule]
+        counters = (zeros, zeros, zeros, tf.zeros(of, tf.int32)) if self._restarts else ()
 
         def tick(t: tf.Tensor, o: tf.Tensor, counters: tuple[tf.Tensor, ...], record: _Record) -> tuple[Any, ...]:
             output = self._policy.act(weights, o, noise.action[t])
@@ -315,9 +338,12 @@ class Imagination:
             ends = made + 1 + begin >= H
             if self._family.can_terminate:
                 ends |= self._family.termination(following)
-            counted = ends & (finished < self._quota)[:, tf.newaxis] if self._per_task else ends
+            counted = ends & (finished < self._quota) if of else ends
             record = record._replace(time=record.time.write(t, made), last=record.last.write(t, counted))
-            finished += tf.reduce_sum(tf.where(counted, made + 1, 0), axis=1 if self._per_task else None)
+            steps = tf.where(counted, made + 1, 0)
+            if self._stop_rule != "per_row":
+                steps = tf.reduce_sum(steps, axis=1 if of else None, keepdims=bool(of))
+            finished += steps
             assert pool is not None
             fresh = tf.gather(pool, used % pool.shape[2], axis=2, batch_dims=2)
             from_family, begin_fresh = ends, zeros

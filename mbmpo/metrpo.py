@@ -20,16 +20,20 @@ from mbmpo.imagination import Imagination
 from mbmpo.meta_updates import TRPO
 from mbmpo.model_based import ModelBasedLearner
 from mbmpo.plain import PlainUpdate
+from mbmpo.plain_shard import PlainShard
+from mbmpo.plain_step import PlainStep
 from mbmpo.policies import GaussianMLPPolicy, Weights
-from mbmpo.processing import Processing, pooled
+from mbmpo.processing import Processing
 from mbmpo.real_data import policy_sampler, tiled
 from mbmpo.settings import ModelFit, RealData, part
 from metarl.experiment import checks
+from metarl.experiment.errors import UserError
 from metarl.experiment.learner import EvaluationRequest, EvaluationResult, Metrics, Report
 from metarl.rendering.rounds import SampledTask
 from metarl.sampling.noise import NoiseKey
 from metarl.sampling.steps import Batch
 from metarl.scaling.shard import TaskBatch
+from metarl.scaling.sharded_learner import ShardedLearner
 from metarl.simulation.imaginable import ImaginableFamily
 
 _OLD, _NEW = 0.8, 0.2  # as MB-MPO's rolling mean of imagined returns
@@ -37,7 +41,7 @@ STOPPING = ("none", "reward", "validation")
 
 
 @gin.configurable(module="mbmpo")
-class METRPOLearner(ModelBasedLearner):
+class METRPOLearner(ModelBasedLearner, ShardedLearner):
     """Trains one policy inside an ensemble of learned models.
 
     Args:
@@ -58,6 +62,8 @@ class METRPOLearner(ModelBasedLearner):
         improved_share: of the models.
         validation_rollouts: rollouts per model of such an evaluation.
         first_data: "random" actions or the "policy" in the first iteration (O-24).
+        stop_rule: "global": imagined rows go on until the finished rollouts of all hold the steps asked for;
+            "per_task": each row, ME-TRPO's task, by itself, which lets rows that end early be spread over workers.
         seed: of everything.
         real: real data; default `RealData()` without a limit of the buffer, as the original keeps all data.
         fit: of the models; default `ModelFit()`.
@@ -81,6 +87,7 @@ class METRPOLearner(ModelBasedLearner):
         improved_share: float = 0.7,
         validation_rollouts: int = 20,
         first_data: str = "random",
+        stop_rule: str = "global",
         seed: int = 1,
         real: RealData | None = None,
         fit: ModelFit | None = None,
@@ -110,17 +117,10 @@ class METRPOLearner(ModelBasedLearner):
             horizon = checks.integer(f"{name}.imagined_horizon", imagined_horizon, minimum=1)
         if clip_observation is not None:
             clip_observation = checks.real(f"{name}.clip_observation", clip_observation, minimum=0.0)
-        self.imagination = Imagination(
-            self.policy,
-            self.family,
-            self.ensemble,
-            1,
-            1,
-            horizon,
-            clip_observation=clip_observation,
-            member="random",
-            requested_steps=checks.integer(f"{name}.imagined_steps", imagined_steps, minimum=1),
-        )
+        self._stop_rule = checks.choice(f"{name}.stop_rule", stop_rule, ("global", "per_task"))
+        self._imagined_horizon, self._clip_observation = horizon, clip_observation
+        self._imagined_steps = checks.integer(f"{name}.imagined_steps", imagined_steps, minimum=1)
+        self.imagination = self._make_imagination()
         self._validation: Imagination | None = None
         if self.stopping == "validation":
             models = self.ensemble.num_models
@@ -135,10 +135,9 @@ class METRPOLearner(ModelBasedLearner):
             )
         self.gamma = self.processing.gamma
         self.inner_updates = 0
-        self.plain = PlainUpdate(self.policy, self.meta_update, self.processing, horizon)
-        self.objective = self.plain.objective
+        self.objective = self.meta_update.make_objective(self.policy, inner_lr=0.0)
         self.parameters = self.initial_parameters()
-        self._baseline = self.plain.initial_baseline(self.family.observation_dim)
+        self._baseline = PlainUpdate.initial_baseline(self.family.observation_dim)
         self._sampler: Any = None
 
     @property
@@ -155,6 +154,48 @@ class METRPOLearner(ModelBasedLearner):
         """The policy's weights before training, a function of the seed."""
         return self.policy.initial_weights(self.seed, self.family.observation_dim, self.family.action_dim)
 
+    def _make_imagination(self, first: int = 0, count: int | None = None) -> Imagination:
+        return Imagination(
+            self.policy,
+            self.family,
+            self.ensemble,
+            1,
+            1,
+            self._imagined_horizon,
+            clip_observation=self._clip_observation,
+            member="random",
+            requested_steps=self._imagined_steps,
+            stop_rule="global" if self._stop_rule == "global" else "per_row",
+            first_row=first,
+            shard_rows=count,
+        )
+
+    @property
+    def num_units(self) -> int:
+        """Imagined rows; real data are gathered and models are fitted in the learner's process."""
+        return self.imagination.rows_per_task
+
+    def make_part(self, first: int, count: int) -> PlainShard:
+        """The shard that imagines the rows [first, first + count) of every batch."""
+        whole = count == self.num_units
+        imagination = self.imagination if whole else self._make_imagination(first, count)
+        return PlainShard(imagination, self.objective, self.processing)
+
+    def require_split(self, num_shards: int) -> None:
+        """Passes if the imagined rows can be spread over so many shards.
+
+        Raises:
+            UserError: there are too few, their rollouts end at different times, or the models couple them.
+        """
+        super().require_split(num_shards)
+        if num_shards > 1 and self.ensemble.couples_rows:
+            raise UserError(f"{type(self.ensemble).__name__}'s smooth mask needs all rows at one place: one worker")
+        if num_shards > 1 and not self.imagination.splits:
+            raise UserError(
+                f"imagined rollouts of {self.family.name} end at different times; to spread its rows over workers, "
+                "let every row stop by itself: METRPOLearner.stop_rule = 'per_task'"
+            )
+
     def _collect_real(self, tasks: TaskBatch, report: Report) -> Batch:
         if self._sampler is None:
             self._sampler = policy_sampler(
@@ -165,6 +206,7 @@ class METRPOLearner(ModelBasedLearner):
                 self.real.horizon,
                 num_threads=self.real.num_threads,
                 record_final=self.real.store_last_transition,
+                stop_rule=self.real.stop_rule,
             )
         if self.real.reset_policy_std and self.iteration:
             self.parameters = self.policy.with_std(self.parameters, 1.0)
@@ -174,6 +216,8 @@ class METRPOLearner(ModelBasedLearner):
     def _improve(self, report: Report) -> Metrics:
         """The TRPO steps, each on a fresh imagined batch."""
         effective = self.ensemble.effective(self.models)
+        self.pool.call("use", effective=effective, buffer=None)  # rows start where the family resets them
+        step = PlainStep(self.pool, self.meta_update, self.processing)
         seconds = dict.fromkeys(("sampling", "update"), 0.0)
         returns: list[float] = []
         infos: list[Mapping[str, float]] = []
@@ -182,15 +226,7 @@ class METRPOLearner(ModelBasedLearner):
         for number in range(self.update_steps):
             report(f"TRPO step {number + 1}/{self.update_steps}")
             clock.restart()
-            imagined = self.imagination.run(
-                self.parameters,
-                effective,
-                seed=self.seed,
-                iteration=self.iteration,
-                phase=f"update_{number}",
-                buffer=self.buffer,
-            )
-            returns.append(float(imagined.mean_return[0]))
+            returns.append(step.imagine(self.parameters, self.seed, self.iteration, f"update_{number}"))
             seconds["sampling"] += clock.elapsed()
             require_finite(f"the imagined rollouts of TRPO step {number + 1}", {"return": returns[-1]})
             latest = returns[-1] if number == 0 else _OLD * rolling + _NEW * returns[-1]
@@ -198,9 +234,7 @@ class METRPOLearner(ModelBasedLearner):
                 break
             rolling = latest
             clock.restart()
-            self.parameters, self._baseline, info, _ = self.plain.update(
-                self.parameters, self._baseline, pooled(imagined.steps)
-            )
+            self.parameters, self._baseline, info = step.update(self.parameters, self._baseline)
             seconds["update"] += clock.elapsed()
             infos.append(info)
             require_finite(f"the policy after TRPO step {number + 1}", self.parameters)

@@ -5,6 +5,7 @@ features. An episode is a run of valid steps that ends with its `last` step; ste
 whatever they hold.
 """
 
+import math
 from typing import NamedTuple
 
 import gin
@@ -33,6 +34,34 @@ class Processed(NamedTuple):
     returns: tf.Tensor
     value: tf.Tensor
     coefficients: tf.Tensor
+
+
+class Predicted(NamedTuple):
+    """What a part of the rows contributes to the processing of all; float64.
+
+    Attributes:
+        advantage: [1, S] not standardised.
+        gram: [1, B, B] of the baseline's normal equations.
+        moment: [1, B, 1] of the same.
+        count: number of valid rows.
+        total: sum of the advantages.
+        least: of the advantages.
+    """
+
+    advantage: tf.Tensor
+    gram: tf.Tensor
+    moment: tf.Tensor
+    count: tf.Tensor
+    total: tf.Tensor
+    least: tf.Tensor
+
+
+class Scale(NamedTuple):
+    """How advantages are standardised: (A - mean) / divisor, and the least one after that."""
+
+    mean: float
+    divisor: float
+    least: float
 
 
 @gin.configurable(module="mbmpo")
@@ -89,11 +118,50 @@ class Processing:
         processed = self._finished(steps, reward, phi, returns, before, max_length)
         return processed._replace(coefficients=linear_baseline.fit(phi, returns, steps.valid, rounded=False))
 
+    def predicted(self, steps: Steps, coefficients: tf.Tensor, max_length: int | None = None) -> Predicted:
+        """The first half of `predicted_then_fitted`, for steps of which others hold the rest.
+
+        Arguments as there; coefficients are not None.
+        """
+        reward, phi, returns = self._prepared(steps, max_length)
+        advantage = self._unscaled(steps, reward, phi, coefficients, max_length)
+        gram, moment = linear_baseline.normal_equations(phi, returns, steps.valid, rounded=False)
+        infinity = tf.constant(float("inf"), advantage.dtype)
+        return Predicted(
+            advantage,
+            gram,
+            moment,
+            tf.reduce_sum(tf.cast(steps.valid, advantage.dtype)),
+            tf.reduce_sum(_counted(advantage, steps.valid), axis=1)[0],
+            tf.reduce_min(tf.where(steps.valid, advantage, infinity)),
+        )
+
+    def scaled(self, advantage: tf.Tensor, valid: tf.Tensor, scale: Scale) -> tf.Tensor:
+        """The second half: standardised and shifted as the settings say; [M, S]."""
+        advantage = (advantage - scale.mean) / scale.divisor
+        if self.positive:
+            advantage = advantage - scale.least + _EPSILON
+        return _counted(advantage, valid)
+
+    def scale(self, mean: float, variance: float, least: float) -> Scale:
+        """What `scaled` needs, from moments over all rows and the least advantage."""
+        if not self.center:
+            return Scale(0.0, 1.0, least)
+        divisor = math.sqrt(variance) + _EPSILON
+        return Scale(mean, divisor, (least - mean) / divisor)
+
     def _prepared(self, steps: Steps, max_length: int | None) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         reward = _rewards(steps)
         phi = linear_baseline.features(tf.cast(steps.observation, tf.float64), steps.time)
         returns = discounted_returns(reward, steps.last, self.gamma, max_length or reward.shape[1])
         return reward, phi, returns
+
+    def _unscaled(
+        self, steps: Steps, reward: tf.Tensor, phi: tf.Tensor, coefficients: tf.Tensor, max_length: int | None
+    ) -> tf.Tensor:
+        value = _value(steps, phi, coefficients)
+        length = max_length or reward.shape[1]
+        return generalized_advantages(reward, value, steps.last, self.gamma, self.lambda_, length)
 
     def _finished(
         self,
@@ -104,11 +172,8 @@ class Processing:
         coefficients: tf.Tensor,
         max_length: int | None,
     ) -> Processed:
-        value = linear_baseline.predict(phi, coefficients)
-        # What padding holds must not reach an episode, not even multiplied by zero.
-        value = tf.where(steps.valid, value, tf.zeros_like(value))
-        length = max_length or reward.shape[1]
-        advantage = generalized_advantages(reward, value, steps.last, self.gamma, self.lambda_, length)
+        value = _value(steps, phi, coefficients)
+        advantage = self._unscaled(steps, reward, phi, coefficients, max_length)
         if self.center:
             mean, variance = _moments(advantage, steps.valid)
             advantage = (advantage - mean) / (tf.sqrt(variance) + _EPSILON)
@@ -117,6 +182,15 @@ class Processing:
             least = tf.reduce_min(tf.where(steps.valid, advantage, largest), axis=1, keepdims=True)
             advantage = advantage - least + _EPSILON
         return Processed(tf.where(steps.valid, advantage, tf.zeros_like(advantage)), returns, value, coefficients)
+
+
+def _value(steps: Steps, phi: tf.Tensor, coefficients: tf.Tensor) -> tf.Tensor:
+    # What padding holds must not reach an episode, not even multiplied by zero.
+    return _counted(linear_baseline.predict(phi, coefficients), steps.valid)
+
+
+def _counted(x: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
+    return tf.where(valid, x, tf.zeros_like(x))
 
 
 def pooled(steps: Steps) -> Steps:

@@ -44,10 +44,25 @@ def fit(phi: tf.Tensor, target: tf.Tensor, valid: tf.Tensor, ridge: float = 1e-5
     Returns:
         [M, B] float64.
     """
+    return solved(*normal_equations(phi, target, valid, rounded), ridge)
+
+
+def normal_equations(
+    phi: tf.Tensor, target: tf.Tensor, valid: tf.Tensor, rounded: bool = True
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Phi^T Phi [M, B, B] and Phi^T target [M, B, 1], whose sums over parts of the rows are those of all rows.
+
+    Arguments as in `fit`.
+    """
     target = tf.cast(tf.cast(target, tf.float32) if rounded else target, tf.float64)
     rows = tf.where(valid[..., tf.newaxis], phi, tf.zeros_like(phi))
     gram = tf.matmul(rows, rows, transpose_a=True)
     moment = tf.matmul(rows, tf.where(valid, target, tf.zeros_like(target))[..., tf.newaxis], transpose_a=True)
+    return gram, moment
+
+
+def solved(gram: tf.Tensor, moment: tf.Tensor, ridge: float = 1e-5) -> tf.Tensor:
+    """The coefficients [M, B] of normal equations; see `fit`."""
     finite = tf.reduce_all(tf.math.is_finite(gram), axis=[1, 2], keepdims=True)
     identity = tf.eye(gram.shape[-1], dtype=tf.float64)
     # The solver raises on non-finite input, so those tasks solve with the identity and are marked afterwards.

@@ -65,6 +65,8 @@ def _build(part: Part, threads: int) -> Any:
     from metarl.scaling import cores
 
     cores.limit(threads)
+    if os.environ.get("TF_CPP_MIN_LOG_LEVEL") in ("2", "3"):
+        del os.environ["TF_CPP_MIN_LOG_LEVEL"]  # as the learner's own quiet import left it behind
     runtime.import_tensorflow()
     import tensorflow as tf
 
