@@ -2,6 +2,7 @@
 
 import math
 import os
+import subprocess
 import sys
 
 import numpy as np
@@ -256,6 +257,19 @@ def test_a_film_goes_to_the_other_process_and_back(tmp_path):
     for mine, theirs in zip(whole.recordings, found.recordings, strict=True):
         np.testing.assert_array_equal(mine.states, theirs.states)
         assert mine._replace(states=0, rewards=0, path=0) == theirs._replace(states=0, rewards=0, path=0)
+
+
+@pytest.mark.parametrize(
+    ("modules", "absent"),
+    [
+        ("metarl.rendering.film, metarl.rendering.painters, metarl.rendering.video", "tensorflow"),
+        ("metarl.rendering.run, tesp.rendering, mbmpo.rendering", "imageio"),
+    ],
+)
+def test_the_two_processes_stay_apart(modules, absent):
+    """TensorFlow beside a software renderer ends in a crash; without the extra [video] everything else works."""
+    code = f"import sys, {modules}; assert {absent!r} not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_a_renderer_that_crashes_is_one_line(tmp_path, monkeypatch):
