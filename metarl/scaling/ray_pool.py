@@ -98,6 +98,9 @@ class RayPool(ShardPool):
             raise UserError(
                 f"{len(self.sizes)} workers of {threads} CPU need {needed} CPUs, and the cluster has {there}"
             )
+        free = int(ray.available_resources().get("CPU", 0))
+        if needed > free:
+            logging.warning("the cluster has %d of the %d CPUs free; waiting for the others", free, needed)
         self._parts = [Part(config, start, stop - start) for start, stop in self.ranges()]
         self._actor_class = ray.remote(num_cpus=threads, max_restarts=0, max_task_retries=0)(ShardActor)
         self._journal: Journal[_Request] = Journal(())
