@@ -1,5 +1,6 @@
 """What all launchers do with a command line that is wrong or asks for help."""
 
+import os
 import sys
 
 from absl import flags
@@ -13,4 +14,16 @@ def parse(argv: list[str]) -> list[str]:
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         sys.exit(2)
     except SystemExit:  # absl's --help exits with 1
+        try:
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _let_go_of_stdout()
         sys.exit(0)
+    except BrokenPipeError:  # the reader of --help, such as `head`, has seen enough
+        _let_go_of_stdout()
+        sys.exit(0)
+
+
+def _let_go_of_stdout() -> None:
+    """Leaves nothing that Python would try to flush into the closed pipe at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
