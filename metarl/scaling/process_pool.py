@@ -12,9 +12,8 @@ import signal
 import socket
 import struct
 import time
-import weakref
 from collections.abc import Mapping, Sequence
-from multiprocessing import connection
+from multiprocessing import connection, util
 from typing import Any, NamedTuple
 
 from absl import logging
@@ -149,8 +148,8 @@ class ProcessPool(ShardPool):
         self._journal: Journal[_Request] = Journal(())
         self._number = 0
         self._workers: list[_Worker] = []
-        # Also at an exit that passes by `close`.
-        self._finalizer = weakref.finalize(self, _end_all, self._workers)
+        # Also at an exit that passes by `close`, and before multiprocessing waits for workers that nobody ends.
+        self._finalizer = util.Finalize(self, _end_all, args=(self._workers,), exitpriority=10)
 
     def start(self) -> None:
         """Starts the workers and waits for them; the first call does, if nobody did before.
