@@ -53,14 +53,14 @@ class ShardActor:
         return os.getpid()
 
     def _build(self) -> tuple[str, ...]:
-        self._shard = worker._build(self._part, self._threads)
+        self._shard = worker.build(self._part, self._threads)
         return tuple(self._shard.remembered)
 
     def _answer(self, work: Any) -> bytes:
         try:
             return messages.dumps((worker.RESULT, work()))
         except Exception as error:
-            return worker._raised(0, error)
+            return worker.raised(0, error)
 
 
 class _Request(NamedTuple):

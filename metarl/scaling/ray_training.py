@@ -29,7 +29,7 @@ def run(
         logdir: the run directory.
         flags: the command line, kept with the run.
         address: "auto" for the running cluster that Ray finds, "local" for a new one on this machine, or host:port.
-        num_workers: actors; None: "local": as many as cores; else as many as the cluster's CPUs allow.
+        num_workers: actors; None: "local": as many as cores; else as many as the cluster's free CPUs allow.
         cpus_per_worker: CPUs, and threads, of each; None: "local": its share of the cores; else one.
         worker_timeout: seconds after which an actor that was asked something is replaced.
 
@@ -58,7 +58,7 @@ def run(
         learner = sharded(learner, actors or 1)
         ray = stack.enter_context(joined(address, threads * actors if local and actors else None))
         if actors is None:
-            free = int(ray.cluster_resources().get("CPU", 0)) // threads
+            free = int(ray.available_resources().get("CPU", 0)) // threads
             actors = max(1, min(free, learner.num_units))
         pool = RayPool(ray, config, split_sizes(learner.num_units, actors), timeout=worker_timeout, threads=threads)
         learner.use_pool(pool)

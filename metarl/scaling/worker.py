@@ -34,9 +34,9 @@ def main(channel: connection.Connection, part: Part, threads: int) -> None:
     threading.Thread(target=_end_with_the_learner, daemon=True).start()
     os.environ |= dict.fromkeys(_THREADS, str(threads))
     try:
-        shard = _build(part, threads)
+        shard = build(part, threads)
     except Exception as error:
-        channel.send_bytes(_raised(0, error))
+        channel.send_bytes(raised(0, error))
         return
     from metarl.scaling import messages
 
@@ -55,12 +55,13 @@ def main(channel: connection.Connection, part: Part, threads: int) -> None:
         try:
             answer = messages.dumps((RESULT, number, getattr(shard, method)(**arguments)))
         except Exception as error:
-            answer = _raised(number, error)
+            answer = raised(number, error)
         del common, own, arguments
         channel.send_bytes(answer)
 
 
-def _build(part: Part, threads: int) -> Any:
+def build(part: Part, threads: int) -> Any:
+    """The shard, in a process that has not used TensorFlow yet; the libraries use so many threads."""
     from metarl.experiment import runtime
     from metarl.scaling import cores
 
@@ -75,7 +76,7 @@ def _build(part: Part, threads: int) -> Any:
     return part.build()
 
 
-def _raised(number: int, error: Exception) -> bytes:
+def raised(number: int, error: Exception) -> bytes:
     """Errors that the learner is to see as they are travel whole; of all others, the traceback."""
     from metarl.experiment.errors import UserError
     from metarl.experiment.learner import NonFiniteError
