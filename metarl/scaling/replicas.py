@@ -204,18 +204,18 @@ class ReplicaPool(ShardPool):
             LostPeerError: another process is gone.
         """
         results = self._local("evaluate", own, None, common)
-        ranges = self.ranges()
+        total, width = len(self.sizes), max(self.sizes)
         layout = _Layout(*results[0])
         vectors = []
         for pack, number, device, result in zip(
             self._packs, self._replicas.local, self._replicas.devices, results, strict=True
         ):
             with tf.device(device):
-                start, stop = ranges[number]
-                spread = [_spread(leaf, start, stop, self.num_tasks) for leaf in tf.nest.flatten(result[1])]
-                vectors.append(pack(tf.nest.flatten(result[0]) if layout.has_sums else [], spread))
-        sums, scalars = layout.unpacked(self._replicas.all_reduce(vectors), self.num_tasks)
-        return sums, [tf.nest.map_structure(lambda x, a=a, b=b: x[a:b], scalars) for a, b in ranges]
+                leaves = [np.asarray(leaf) for leaf in tf.nest.flatten(result[1])]
+                lengths = _in_slot(np.array(len(leaves[0])), number, total)
+                slots = [_in_slot(_padded(leaf, width), number, total) for leaf in leaves]
+                vectors.append(pack(tf.nest.flatten(result[0]) if layout.has_sums else [], [lengths, *slots]))
+        return layout.unpacked(self._replicas.all_reduce(vectors), total, width)
 
     def _local(
         self,
@@ -244,18 +244,18 @@ class ReplicaPool(ShardPool):
 
 
 class _Layout(NamedTuple):
-    """How an answer lies in a vector: its sums, then its scalars for all M tasks, leaf by leaf.
+    """How an answer lies in a vector: its sums, how many scalars each shard has, then those in a slot per shard.
 
     Attributes:
         sums: an answer's sums, or None.
-        scalars: an answer's scalars, [tasks of one shard, ...].
+        scalars: an answer's scalars, [per task or per shard, ...].
     """
 
     sums: Any
     scalars: Any
 
-    def unpacked(self, vector: tf.Tensor, num_tasks: int) -> tuple[Any, Any]:
-        """The sums as tensors, and the scalars [M, ...] as arrays."""
+    def unpacked(self, vector: tf.Tensor, total: int, width: int) -> tuple[Any, list[Any]]:
+        """The sums as tensors, and each shard's scalars as arrays."""
         host, start = vector.numpy(), 0
 
         def taken(shape: Sequence[int]) -> np.ndarray:
@@ -264,7 +264,9 @@ class _Layout(NamedTuple):
             return host[start - math.prod(shape) : start].reshape(shape)
 
         sums = tf.nest.map_structure(lambda leaf: tf.constant(taken(leaf.shape)), self.sums) if self.has_sums else None
-        return sums, tf.nest.map_structure(lambda leaf: taken([num_tasks, *leaf.shape[1:]]), self.scalars)
+        lengths = taken([total]).astype(int)
+        slots = tf.nest.map_structure(lambda leaf: taken([total, width, *leaf.shape[1:]]), self.scalars)
+        return sums, [tf.nest.map_structure(lambda slot, n=n: slot[n, : lengths[n]], slots) for n in range(total)]
 
     @property
     def has_sums(self) -> bool:
@@ -276,12 +278,16 @@ def _pack(sums: list[tf.Tensor], scalars: list[tf.Tensor]) -> tf.Tensor:
     return tf.concat([tf.reshape(tf.cast(x, tf.float32), [-1]) for x in [*sums, *scalars]], axis=0)
 
 
-def _spread(scalars: Any, start: int, stop: int, num_tasks: int) -> np.ndarray:
-    """Numbers of the tasks [start, stop), [M, ...], zero for all others."""
-    mine = np.asarray(scalars)
-    rows = np.zeros([num_tasks, *mine.shape[1:]], np.float32)
-    rows[start:stop] = mine
-    return rows
+def _padded(scalars: np.ndarray, width: int) -> np.ndarray:
+    """[n, ...] with zeros up to [width, ...]."""
+    return np.pad(scalars, [(0, width - len(scalars)), *[(0, 0)] * (scalars.ndim - 1)])
+
+
+def _in_slot(mine: np.ndarray, number: int, total: int) -> np.ndarray:
+    """[total, ...], zero but for one shard's own."""
+    slots = np.zeros([total, *mine.shape], np.float32)
+    slots[number] = mine
+    return slots
 
 
 def _as_arrays(nest: Any) -> Any:
