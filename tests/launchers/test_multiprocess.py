@@ -13,7 +13,8 @@ from metarl.experiment.checkpoints import list_checkpoints, load_checkpoint
 SIZES = {
     "META_BATCH_SIZE": 3, "ROLLOUTS_PER_TASK": 2, "HORIZON": 5, "INNER_UPDATES": 1, "HIDDEN_SIZES": [4, 4],
     "GRU_UNITS": 5, "EMBEDDING_DIM": 3, "TespLearner.num_goals": 4, "Validation.num_goals": 2,
-    "Validation.frequency": 0, "MetaUpdate.num_evaluations": 3, "FinalTable.num_goals": 2, "Experiment.checkpoint_every": 1,
+    "Validation.frequency": 0,
+    "MetaUpdate.num_evaluations": 3, "FinalTable.num_goals": 2, "Experiment.checkpoint_every": 1,
 }  # fmt: skip
 PROGRAM = "launchers.multiprocess"
 

@@ -39,9 +39,12 @@ class CountingEnsemble:
     def __init__(self, num_models):
         self.num_models = num_models
 
+    def selected(self, effective, models):
+        return tf.gather(effective, models)
+
     def predict_blocks(self, effective, observation, action):
-        assert observation.shape[0] == action.shape[0] == self.num_models
-        added = tf.stack([tf.ones(self.num_models), effective], axis=-1)
+        assert observation.shape[0] == action.shape[0] == effective.shape[0]
+        added = tf.stack([tf.ones_like(effective), effective], axis=-1)
         return observation + added[:, tf.newaxis]
 
     def predict_random(self, effective, observation, action, member):
