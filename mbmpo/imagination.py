@@ -185,7 +185,8 @@ class Imagination:
         self.splits = self._lockstep or self._stop_rule == ("per_row" if whole == 1 else "per_task")
         if (size < whole or self._all_rows > R) and not self.splits:
             raise UserError(
-                f"imagined rollouts of {family.name} end at different times: stop_rule 'global' cannot be split, 'per_task' can"
+                f"imagined rollouts of {family.name} end at different times: stop_rule 'global' cannot be split, "
+                "'per_task' can"
             )
         # Of all steps made, fewer than H per row belong to running episodes.
         self.ticks = sweeps * self.horizon if self._lockstep else -(-asked // total) + self.horizon - 1
