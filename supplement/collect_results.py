@@ -17,11 +17,6 @@ from typing import Any
 from absl import app, flags, logging
 from matplotlib.figure import Figure
 
-_NAME = flags.DEFINE_string("name", None, "Name of the result: the files' common beginning.", required=True)
-_RUNS = flags.DEFINE_multi_string("run", None, "label:folder of a run; repeatable.", required=True)
-_LINES = flags.DEFINE_multi_string("line", [], "label:return, a level to compare with; repeatable.")
-_OUTPUT = flags.DEFINE_string("output", str(pathlib.Path(__file__).parent / "results"), "Where the files go.")
-
 Rows = Sequence[Mapping[str, str]]
 
 SETS = {"train": "D", "test_1": "D'", "test_2": "D''"}
@@ -135,14 +130,24 @@ def _slug(label: str) -> str:
     return re.sub(r"\W+", "_", label.lower()).strip("_")
 
 
+def define_flags() -> None:
+    """Defines this command's flags; not at import, so that another program can use the functions."""
+    flags.DEFINE_string("name", None, "Name of the result: the files' common beginning.", required=True)
+    flags.DEFINE_multi_string("run", None, "label:folder of a run; repeatable.", required=True)
+    flags.DEFINE_multi_string("line", [], "label:return, a level to compare with; repeatable.")
+    flags.DEFINE_string("output", str(pathlib.Path(__file__).parent / "results"), "Where the files go.")
+
+
 def main(argv: list[str]) -> None:
     """Collects the runs that the flags name."""
     del argv
-    runs = {label: pathlib.Path(folder) for label, _, folder in (item.partition(":") for item in _RUNS.value)}
-    lines = {label: float(value) for label, _, value in (item.rpartition(":") for item in _LINES.value)}
-    collect(_NAME.value, runs, lines, pathlib.Path(_OUTPUT.value))
-    logging.info("wrote %s", pathlib.Path(_OUTPUT.value) / f"{_NAME.value}.*")
+    asked = flags.FLAGS
+    runs = {label: pathlib.Path(folder) for label, _, folder in (item.partition(":") for item in asked.run)}
+    lines = {label: float(value) for label, _, value in (item.rpartition(":") for item in asked.line)}
+    collect(asked.name, runs, lines, pathlib.Path(asked.output))
+    logging.info("wrote %s", pathlib.Path(asked.output) / f"{asked.name}.*")
 
 
 if __name__ == "__main__":
+    define_flags()
     app.run(main)

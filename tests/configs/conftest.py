@@ -1,12 +1,10 @@
-"""The supplement's generator, which builds every config once for all tests, and gin left empty behind them."""
+"""The supplement's generator, which builds every config once for all tests."""
 
 import importlib.util
 import sys
 from pathlib import Path
 
-import gin
 import pytest
-from absl import flags
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,11 +27,3 @@ def supplement():
 @pytest.fixture(scope="session")
 def collect_results():
     yield from _script("collect_results")
-    for name in ("name", "run", "line", "output"):
-        delattr(flags.FLAGS, name)
-
-
-@pytest.fixture(autouse=True)
-def _gin_cleared():
-    yield
-    gin.clear_config()
