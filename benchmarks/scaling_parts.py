@@ -9,8 +9,9 @@ from benchmarks import scaling_model
 from benchmarks.meta_update import num_cores
 from benchmarks.report import Row
 from metarl.experiment import gin_front_door
-from metarl.scaling.process_pool import ProcessPool, Traffic
+from metarl.scaling.process_pool import ProcessPool
 from metarl.scaling.sharded_learner import split_sizes
+from metarl.scaling.supervised_pool import Traffic
 
 _TIMEOUT = 600.0
 _MANY = 64

@@ -13,12 +13,12 @@ flags.DEFINE_alias("gin_bindings", "gin_param")
 
 
 def run(argv: Sequence[str], train: Callable[..., int], more: Sequence[flags.FlagHolder] = ()) -> int:
-    """Calls `train` with files, bindings, seed, folder and the flags as given; returns the exit code.
+    """Trains what the flags say; returns the exit code.
 
     Args:
         argv: what is left of the command line after the flags.
-        train: trains; see `metarl.experiment.front_door.run`.
-        more: flags of this launcher alone: `train` gets those that were given by name.
+        train: is called with a `front_door.Command` and the flags of `more` that were given, by name.
+        more: flags of this launcher alone.
     """
     from metarl.experiment import front_door
 
@@ -27,6 +27,5 @@ def run(argv: Sequence[str], train: Callable[..., int], more: Sequence[flags.Fla
         return front_door.USER_ERROR
     given = [flag.serialize() for flag in (GIN_FILE, GIN_PARAM, LOGDIR, SEED, *more) if flag.present]
     options = {flag.name: flag.value for flag in more if flag.present}
-    return front_door.exit_code(
-        lambda: train(GIN_FILE.value, GIN_PARAM.value, SEED.value, LOGDIR.value, given, **options)
-    )
+    command = front_door.Command(GIN_FILE.value, GIN_PARAM.value, SEED.value, LOGDIR.value, given)
+    return front_door.exit_code(lambda: train(command, **options))

@@ -120,11 +120,12 @@ def launch(module, *arguments, timeout=120):
 
 
 def read_until(process, text):
-    """Reads a process's log up to a line with `text`; one that ends before fails the test."""
+    """Reads a process's log up to a line with `text`, and returns it; one that ends before fails the test."""
     log = []
     while not log or text not in log[-1]:
         log.append(process.stderr.readline())
         assert log[-1], f"the process ended with {process.wait()}:\n{''.join(log)}"
+    return "".join(log)
 
 
 def assert_help_is_quick(module, *flags):

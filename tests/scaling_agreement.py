@@ -9,9 +9,8 @@ import sys
 import gin
 import numpy as np
 
-CASES = {
-    "tesp": """
-include 'configs/tesp_point.gin'
+_FAST_ADAPTATION = """
+include 'configs/{}_point.gin'
 META_BATCH_SIZE = 3
 ROLLOUTS_PER_TASK = 2
 HORIZON = 10
@@ -19,25 +18,28 @@ ITERATIONS = 2
 Validation.frequency = 2
 Validation.num_goals = 3
 FinalTable.num_goals = 0
-""",
-    "maml": """
-include 'configs/maml_trpo_point_navigation.gin'
-META_BATCH_SIZE = 3
-ROLLOUTS_PER_TASK = 4
-HORIZON = 10
-ITERATIONS = 2
-""",
-    "mbmpo": """
-include 'configs/mbmpo_half_cheetah.gin'
+"""
+_MODEL_BASED = """
+include 'configs/{}_half_cheetah.gin'
 ITERATIONS = 2
 META_BATCH_SIZE = 4
 NUM_MODELS = 2
 HORIZON = 20
 INITIAL_RANDOM_STEPS = 200
-IMAGINED_ROLLOUTS_PER_TASK = 3
 META_STEPS = 1
 MODEL_MAX_EPOCHS = 3
 MODEL_HIDDEN_SIZES = [16, 16]
+"""
+CASES = {
+    **{name: _FAST_ADAPTATION.format(name) for name in ("tesp", "maml", "metasgd", "maesn", "tesp_adapt_policy")},
+    "mbmpo": _MODEL_BASED.format("mbmpo") + "IMAGINED_ROLLOUTS_PER_TASK = 3\n",
+    "metrpo": _MODEL_BASED.format("metrpo") + "IMAGINED_STEPS = 200\n",
+    "real_maml": """
+include 'configs/maml_trpo_point_navigation.gin'
+META_BATCH_SIZE = 3
+ROLLOUTS_PER_TASK = 4
+HORIZON = 10
+ITERATIONS = 2
 """,
 }
 
@@ -61,7 +63,7 @@ def run(cases, make_pool=None):
         learner.pool.close()
         found[f"{name}/tasks"] = np.concatenate([part.tasks for part in tape["tasks"]])
         found[f"{name}/first_batch"] = _first_batch(tape["collect"])
-        found[f"{name}/gradient"] = _flat(tape["evaluate"])
+        found[f"{name}/gradient"] = _flat(tape["evaluate"]) / (len(tape["collect"]) if name == "metrpo" else 1)
         found[f"{name}/returns"] = np.array(
             [
                 value
@@ -71,6 +73,25 @@ def run(cases, make_pool=None):
             ]
         )
     return found
+
+
+def assert_lost_workers_change_nothing(name, make_pool, folder, faults):
+    """A case whose shards can fail, undisturbed and with faults ({method_first task: fault}): equal bits.
+
+    `folder` is that of `failing_shards.FOLDER` in the workers' environment.
+    """
+
+    def make_failing(text, num_tasks):
+        return make_pool("import failing_shards\n" + text, num_tasks)
+
+    undisturbed = run([name], make_failing)
+    for where, fault in faults.items():
+        (folder / where).write_text(fault)
+    disturbed = run([name], make_failing)
+    assert not list(folder.iterdir())
+    for key, value in undisturbed.items():
+        np.testing.assert_array_equal(disturbed[key], value, err_msg=key)
+    return undisturbed
 
 
 def assert_agree(cases, one, other):
@@ -109,6 +130,8 @@ def _first_batch(results):
     """Returns of the episodes before any adaptation."""
     if hasattr(results[0], "rounds"):
         return np.concatenate([part.rounds[0].episode_return for part in results])
+    if hasattr(results[0], "rollouts"):  # of ME-TRPO, which does not adapt
+        return np.average([part.mean for part in results], weights=[part.rollouts for part in results])
     counts = [part.statistics[0]["num_paths"] for part in results]
     return np.array([np.average([part.statistics[0]["average_return"] for part in results], weights=counts)])
 

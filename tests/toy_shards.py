@@ -1,55 +1,24 @@
 """A learner of a few numbers whose tasks can be spread, and whose shards fail on demand."""
 
-import os
-import time
-from pathlib import Path
-
 import gin
 import numpy as np
 import tensorflow as tf
+from shard_faults import suffer
 
-from metarl.experiment.errors import UserError
-from metarl.experiment.learner import NonFiniteError
 from metarl.scaling.shard import Shard, TaskBatch
 from metarl.scaling.sharded_learner import ShardedLearner
 from metarl.seeding import keyed_generator
 
 
 class ToyShard(Shard):
-    """Collects noise of its tasks; evaluates a gradient on it.
-
-    Before a method it looks for `<faults>/<method>_<first task>` and does what is written in it: once, or `always`, or
-    in the n-th call from then on.
-    """
+    """Collects noise of its tasks; evaluates a gradient on it; fails as `shard_faults` says."""
 
     def __init__(self, first, count, faults):
         self.first, self.num_tasks, self.faults = first, count, faults
         self.kept = {}
 
-    def _suffer(self, method):
-        path = Path(self.faults, f"{method}_{self.first}")
-        if not self.faults or not path.exists():
-            return
-        fault = path.read_text()
-        kind, _, number = fault.partition(" ")
-        if number.isdecimal() and int(number) > 1:
-            path.write_text(f"{kind} {int(number) - 1}")
-            return
-        if kind != "always":
-            path.unlink()
-        if "kill" in fault:
-            os._exit(9)
-        if "hang" in fault:
-            time.sleep(600)
-        if "raise" in fault:
-            raise ZeroDivisionError("a toy divided by zero")
-        if "not_finite" in fault:
-            raise NonFiniteError("a toy is infinite")
-        if "user" in fault:
-            raise UserError("a toy is misused")
-
     def collect(self, parameters, tasks, seed, iteration, *, report=None):
-        self._suffer("collect")
+        suffer(self.faults, "collect", self.first)
         if report is not None:
             report("collecting")
         noise = [keyed_generator(seed, iteration, "toy", int(i)).normal(size=3) for i in tasks.indices]
@@ -57,7 +26,7 @@ class ToyShard(Shard):
         return self.kept[iteration].sum(axis=1)
 
     def evaluate(self, key, parameters, what, argument=1.0):
-        self._suffer("evaluate")
+        suffer(self.faults, "evaluate", self.first)
         data = self.kept[key]
         gradient = {"w": tf.constant((data * argument - np.asarray(parameters["w"])).sum(axis=0))}
         return (None if what == "scalars" else gradient), {"loss": data[:, 0], "pair": data[:, :2]}

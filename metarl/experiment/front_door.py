@@ -2,7 +2,7 @@
 
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from metarl.experiment import project, runtime
 from metarl.experiment.errors import UserError, WorkerError
@@ -16,6 +16,35 @@ if TYPE_CHECKING:
 
 USER_ERROR, WORKERS_LOST = 2, 4
 _INTERRUPTED = 130
+
+
+class Command(NamedTuple):
+    """What the command line of a launcher that trains says about the run, wherever its shards are.
+
+    Attributes:
+        gin_files: config files, looked up in the working directory and then in the project.
+        gin_params: gin bindings applied after the files.
+        seed: the macro SEED, applied last.
+        logdir: the run directory; by default `runs/<config>/seed_<SEED>`.
+        flags: the flags as given, kept with the run.
+    """
+
+    gin_files: Sequence[str]
+    gin_params: Sequence[str] = ()
+    seed: int | None = None
+    logdir: str | None = None
+    flags: Iterable[str] = ()
+
+    def require_files(self) -> None:
+        """Passes if there are files and all of them exist; imports nothing heavy.
+
+        Raises:
+            UserError: one line that names what is missing.
+        """
+        if not self.gin_files:
+            raise UserError("which experiment? Give --gin_file=configs/<name>.gin; launchers.train --list shows them")
+        for name in self.gin_files:
+            project.find_gin_file(name, "--gin_file")
 
 
 def exit_code(work: Callable[[], int]) -> int:
@@ -44,11 +73,11 @@ def run(
     """Builds the configured experiment and trains it in its run directory, resuming what is there.
 
     Args:
-        gin_files: config files, looked up in the working directory and then in the project.
-        gin_params: gin bindings applied after the files.
-        seed: the macro SEED, applied last.
-        logdir: the run directory; by default `runs/<config>/seed_<SEED>`.
-        flags: the command line, kept with the run.
+        gin_files: as all but `spread` an attribute of `Command`.
+        gin_params: as there.
+        seed: as there.
+        logdir: as there.
+        flags: as there.
         spread: where the learner's shards are; None: in this process.
 
     Returns:
@@ -58,10 +87,7 @@ def run(
         UserError: a mistake in the configuration or the folder; nothing on disk was changed.
         WorkerError: workers were lost for good.
     """
-    if not gin_files:
-        raise UserError("which experiment? Give --gin_file=configs/<name>.gin; --list shows them")
-    for name in gin_files:
-        project.find_gin_file(name, "--gin_file")
+    Command(gin_files).require_files()
     runtime.import_tensorflow()
     # What follows imports TensorFlow at some point, which is only silent from here on.
     import gin

@@ -7,12 +7,12 @@ import os
 import sys
 import tempfile
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from absl import logging as absl_logging
 
-from metarl.experiment import checks, front_door, project, runtime
+from metarl.experiment import checks, front_door, runtime
 from metarl.experiment.errors import UserError
 
 STRATEGIES = ("mirrored", "multi_worker")
@@ -20,11 +20,7 @@ _JOBS = ("chief", "worker")
 
 
 def run(
-    gin_files: Sequence[str],
-    gin_params: Sequence[str] = (),
-    seed: int | None = None,
-    logdir: str | None = None,
-    flags: Iterable[str] = (),
+    command: front_door.Command,
     *,
     strategy: str = "mirrored",
     replicas: int | None = None,
@@ -33,11 +29,7 @@ def run(
     """Trains as `front_door.run` does, with the learner's tasks split over replicas.
 
     Args:
-        gin_files: config files.
-        gin_params: gin bindings applied after the files.
-        seed: the macro SEED, applied last.
-        logdir: the run directory; of the chief only, the other processes write none.
-        flags: the command line, kept with the run.
+        command: what to train; its folder is the chief's only, the other processes write none.
         strategy: one of `STRATEGIES`.
         replicas: "mirrored": GPUs to use, or virtual devices of the CPU where there is no GPU; None: all GPUs.
         peer_timeout: "multi_worker": seconds after which another process counts as lost.
@@ -50,10 +42,7 @@ def run(
         WorkerError: another process is gone, or a shard there failed.
     """
     checks.choice("--strategy", strategy, STRATEGIES)
-    if not gin_files:
-        raise UserError("which experiment? Give --gin_file=configs/<name>.gin; launchers.train --list shows them")
-    for name in gin_files:
-        project.find_gin_file(name, "--gin_file")
+    command.require_files()
     if replicas is not None:
         checks.integer("--replicas", replicas, 1)
     checks.real("--peer_timeout", peer_timeout, minimum=1.0)
@@ -68,7 +57,7 @@ def run(
     from metarl.experiment import gin_front_door
     from metarl.scaling.replicas import Replicas
 
-    config = gin_front_door.parse(gin_files, gin_params, seed)
+    config = gin_front_door.parse(command.gin_files, command.gin_params, command.seed)
     devices = None if several else local_devices(replicas)
     # Threads can be set only before the first operation, and strategies begin with some.
     gin_front_door.call(gin_front_door.RUNTIME)
@@ -76,10 +65,10 @@ def run(
     if not found.chief:
         absl_logging.info("replicas %s of %d; the chief writes the run", found.local, found.total)
         absl_logging.set_verbosity(absl_logging.ERROR)
-    return _train(config, found, logdir, flags)
+    return _train(config, found, command)
 
 
-def _train(config: Any, replicas: Any, logdir: str | None, flags: Iterable[str]) -> int:
+def _train(config: Any, replicas: Any, command: front_door.Command) -> int:
     """Builds the learner and a shard per replica, and trains; the chief in the run directory."""
     import gin
 
@@ -92,7 +81,7 @@ def _train(config: Any, replicas: Any, logdir: str | None, flags: Iterable[str])
     operative_config = gin.operative_config_str()
     learner = sharded(experiment.learner, replicas.total)
     with contextlib.ExitStack() as stack:
-        root = logdir or default_path(config.files, config.macro("SEED"))
+        root = command.logdir or default_path(config.files, config.macro("SEED"))
         if not replicas.chief:
             root = stack.enter_context(tempfile.TemporaryDirectory())
         directory = RunDirectory(root)
@@ -109,7 +98,7 @@ def _train(config: Any, replicas: Any, logdir: str | None, flags: Iterable[str])
         pool = ReplicaPool(replicas, learner.num_units, make_shard)
         stack.callback(pool.close)
         learner.use_pool(pool)
-        return loop.train(experiment, directory, operative_config, flags)
+        return loop.train(experiment, directory, operative_config, command.flags)
 
 
 def _agree_on_start(directory: Any, replicas: Any) -> None:

@@ -30,7 +30,6 @@ class ShardPool(abc.ABC):
         """M, of all shards together."""
         return sum(self.sizes)
 
-    @abc.abstractmethod
     def call(
         self,
         method: str,
@@ -46,7 +45,22 @@ class ShardPool(abc.ABC):
             own: keyword arguments of each shard; None for none.
             report: is told what is being done, if the method takes an argument of this name.
             common: keyword arguments of all shards.
+
+        Raises:
+            UserError: raised by a shard.
+            NonFiniteError: raised by a shard.
+            WorkerError: shards elsewhere were lost for good.
         """
+        return self._call(method, self._each(own), common, report)
+
+    @abc.abstractmethod
+    def _call(
+        self, method: str, own: Sequence[Mapping[str, Any]], common: Mapping[str, Any], report: Report | None
+    ) -> list[Any]:
+        """What `call` does; `own` has the arguments of every shard."""
+
+    def _each(self, own: Sequence[Mapping[str, Any]] | None) -> Sequence[Mapping[str, Any]]:
+        return ({},) * len(self.sizes) if own is None else own
 
     def collect(self, tasks: TaskBatch, *, report: Report | None = None, **common: Any) -> list[Any]:
         """`Shard.collect` of every shard on its part of M tasks; `common` as there."""
@@ -87,18 +101,11 @@ class LocalPool(ShardPool):
         self.shards = list(shards)
         self.sizes = tuple(shard.num_tasks for shard in self.shards)
 
-    def call(
-        self,
-        method: str,
-        own: Sequence[Mapping[str, Any]] | None = None,
-        *,
-        report: Report | None = None,
-        **common: Any,
+    def _call(
+        self, method: str, own: Sequence[Mapping[str, Any]], common: Mapping[str, Any], report: Report | None
     ) -> list[Any]:
-        """See `ShardPool.call`."""
         told = {} if report is None else {"report": report}
-        each = own or [{}] * len(self.shards)
-        return [getattr(shard, method)(**common, **mine, **told) for shard, mine in zip(self.shards, each, strict=True)]
+        return [getattr(shard, method)(**common, **mine, **told) for shard, mine in zip(self.shards, own, strict=True)]
 
     def close(self) -> None:
         """There is nothing to end."""

@@ -1,11 +1,5 @@
-"""Shards in worker processes of this machine, replaced when they are lost.
+"""Shards in worker processes of this machine, replaced when they are killed, do not answer in time, or raise."""
 
-A worker that is killed, does not answer in time or raises is replaced by a new one, which repeats the calls that the
-old one's state came from (`Journal`) and then the call that was going on; since a shard's answers depend on nothing
-else, the result is that of an undisturbed run, bit for bit.
-"""
-
-import dataclasses
 import multiprocessing
 import os
 import signal
@@ -16,36 +10,10 @@ from collections.abc import Mapping, Sequence
 from multiprocessing import connection, util
 from typing import Any, NamedTuple
 
-from absl import logging
-
-from metarl.experiment.errors import WorkerError
 from metarl.scaling import cores, messages, worker
-from metarl.scaling.journal import Journal
 from metarl.scaling.part import Part
-from metarl.scaling.pool import Report, ShardPool
-
-_ATTEMPTS = 3  # for one call, by the same shard
-_START_SECONDS = 300.0
-_LOOK_SECONDS = 0.5  # between two looks at the clock while waiting
-
-
-@dataclasses.dataclass
-class Traffic:
-    """What a pool's calls cost the learner.
-
-    Attributes:
-        calls: of methods, over all shards at once.
-        sent: bytes to the workers.
-        received: bytes from them.
-        waiting: seconds in which the learner had nothing to do but wait for them.
-        replaced: workers.
-    """
-
-    calls: int = 0
-    sent: int = 0
-    received: int = 0
-    waiting: float = 0.0
-    replaced: int = 0
+from metarl.scaling.pool import Report
+from metarl.scaling.supervised_pool import LOOK_SECONDS, START_SECONDS, SupervisedPool, Traffic, told_of
 
 
 class _Request(NamedTuple):
@@ -65,7 +33,7 @@ class _Worker:
 
     def __init__(self, number: int, part: Part, threads: int, timeout: float, traffic: Traffic):
         self.number, self.part = number, part
-        self.deadline = time.monotonic() + max(_START_SECONDS, timeout)
+        self.deadline = time.monotonic() + max(START_SECONDS, timeout)
         self._timeout, self._traffic = timeout, traffic
         context = multiprocessing.get_context("spawn")
         self.channel, theirs = context.Pipe()
@@ -126,7 +94,7 @@ class _Worker:
         self.process.join()
 
 
-class ProcessPool(ShardPool):
+class ProcessPool(SupervisedPool[_Request]):
     """One worker process per shard.
 
     Args:
@@ -134,18 +102,11 @@ class ProcessPool(ShardPool):
         sizes: tasks of every shard.
         timeout: seconds without a sign of life after which a worker that was asked something counts as lost.
         threads: of each worker; None: its share of the cores.
-
-    Attributes:
-        traffic: what the calls have cost so far.
     """
 
     def __init__(self, config: str, sizes: Sequence[int], *, timeout: float, threads: int | None = None):
-        self.sizes = tuple(sizes)
-        self.traffic = Traffic()
-        self._timeout = timeout
-        self._threads = threads or max(1, cores.usable() // len(self.sizes))
-        self._parts = [Part(config, start, stop - start) for start, stop in self.ranges()]
-        self._journal: Journal[_Request] = Journal(())
+        share = max(1, cores.usable() // len(sizes))
+        super().__init__(config, sizes, timeout=timeout, threads=threads or share)
         self._number = 0
         self._workers: list[_Worker] = []
         # Also at an exit that passes by `close`, and before multiprocessing waits for workers that nobody ends.
@@ -161,7 +122,7 @@ class ProcessPool(ShardPool):
         try:
             for number in range(len(self.sizes)):
                 self._workers.append(self._start(number))
-            self._journal = Journal(self._answers(None)[0])
+            self._await_start()
         except BaseException:
             _end_all(self._workers)
             raise
@@ -171,30 +132,16 @@ class ProcessPool(ShardPool):
         """The worker processes, in task order."""
         return [one.process for one in self._workers]
 
-    def call(
-        self,
-        method: str,
-        own: Sequence[Mapping[str, Any]] | None = None,
-        *,
-        report: Report | None = None,
-        **common: Any,
+    def _call(
+        self, method: str, own: Sequence[Mapping[str, Any]], common: Mapping[str, Any], report: Report | None
     ) -> list[Any]:
-        """See `ShardPool.call`; the first shard's reports are passed on.
-
-        Raises:
-            UserError: raised by a shard.
-            NonFiniteError: raised by a shard.
-            WorkerError: a shard was lost again and again.
-        """
+        """As of all supervised pools; the first shard's reports are passed on."""
         if not self._workers:
             self.start()
-        each = tuple(own) if own is not None else ({},) * len(self.sizes)
-        request = _Request(method, each, messages.dumps(common))
-        self._journal.begin(method, common)
-        self.traffic.calls += 1
-        results = self._answers(request, report)
-        self._journal.done(method, common, request)
-        return results
+        return super()._call(method, own, common, report)
+
+    def _request(self, method: str, own: Sequence[Mapping[str, Any]], common: Mapping[str, Any]) -> _Request:
+        return _Request(method, tuple(own), messages.dumps(common))
 
     def close(self) -> None:
         """Ends all workers."""
@@ -203,8 +150,7 @@ class ProcessPool(ShardPool):
     def _start(self, number: int) -> _Worker:
         return _Worker(number, self._parts[number], self._threads, self._timeout, self.traffic)
 
-    def _answers(self, request: _Request | None, report: Report | None = None) -> list[Any]:
-        """Asks all workers and waits for their answers, in task order; without a request, for the start's."""
+    def _answers(self, request: _Request | None, report: Report | None) -> list[Any]:
         first_number = self._number + 1
         results: dict[int, Any] = {}
         lost = [0] * len(self.sizes)
@@ -225,10 +171,9 @@ class ProcessPool(ShardPool):
             """Starts a new worker on the same shard and lets it catch up."""
             while True:
                 lost[number] += 1
-                self._give_up_on(number, lost[number], request, why)
+                self._count_loss(number, lost[number], None if request is None else request.method, why)
                 self._workers[number].end()
                 self._workers[number] = self._start(number)
-                self.traffic.replaced += 1
                 try:
                     for earlier in self._journal.calls():
                         self._number += 1
@@ -242,7 +187,7 @@ class ProcessPool(ShardPool):
         while len(results) < len(self.sizes):
             waiting = {self._workers[n].channel: n for n in range(len(self.sizes)) if n not in results}
             began = time.monotonic()
-            ready = connection.wait(list(waiting), _LOOK_SECONDS)
+            ready = connection.wait(list(waiting), LOOK_SECONDS)
             now = time.monotonic()
             self.traffic.waiting += now - began
             answering = [waiting[channel] for channel in ready]  # type: ignore[index]
@@ -257,11 +202,7 @@ class ProcessPool(ShardPool):
                     if report is not None and number == 0 and of == awaited[number]:
                         report(content[0])
                 elif kind == worker.RAISED and (of >= first_number or of == 0):
-                    known, text = content
-                    if known is not None:
-                        raise known
-                    logging.error("worker %d raised:\n%s", number, text.rstrip())
-                    replace(number, f"raised {text.rstrip().splitlines()[-1]}")
+                    replace(number, told_of(number, *content))
                     ask(number)
                 elif of == awaited[number] and kind in (worker.RESULT, worker.READY):
                     results[number] = content[0]
@@ -270,14 +211,6 @@ class ProcessPool(ShardPool):
                     replace(number, f"did not answer for {self._timeout:g} seconds")
                     ask(number)
         return [results[number] for number in range(len(self.sizes))]
-
-    def _give_up_on(self, number: int, times: int, request: _Request | None, why: str) -> None:
-        what = "starting" if request is None else f"{request.method!r}"
-        start, stop = self.ranges()[number]
-        name = f"worker {number} (tasks {start}-{stop - 1})"
-        if times >= _ATTEMPTS:
-            raise WorkerError(f"{name} was lost {times} times in {what}, the last time because it {why}")
-        logging.warning("%s %s in %s; starting another in its place", name, why, what)
 
 
 def _end_all(workers: list[_Worker]) -> None:

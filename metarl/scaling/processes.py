@@ -1,6 +1,5 @@
 """Training with the learner's shards in worker processes of this machine."""
 
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 from metarl.experiment import checks, front_door
@@ -8,11 +7,7 @@ from metarl.scaling import cores
 
 
 def run(
-    gin_files: Sequence[str],
-    gin_params: Sequence[str] = (),
-    seed: int | None = None,
-    logdir: str | None = None,
-    flags: Iterable[str] = (),
+    command: front_door.Command,
     *,
     num_workers: int | None = None,
     worker_timeout: float = 1800.0,
@@ -20,11 +15,7 @@ def run(
     """Trains as `front_door.run` does, with the learner's tasks spread over processes.
 
     Args:
-        gin_files: config files.
-        gin_params: gin bindings applied after the files.
-        seed: the macro SEED, applied last.
-        logdir: the run directory.
-        flags: the command line, kept with the run.
+        command: what to train.
         num_workers: processes; None: as many as cores.
         worker_timeout: seconds without a sign of life after which a worker that works is replaced.
 
@@ -47,4 +38,4 @@ def run(
         learner.use_pool(pool)
         return pool
 
-    return front_door.run(gin_files, gin_params, seed, logdir, flags, spread)
+    return front_door.run(*command, spread)

@@ -73,16 +73,29 @@ def _joined(ray: Any, address: str, num_cpus: int | None) -> Iterator[Any]:
     quiet: dict[str, Any] = {"log_to_driver": False, "configure_logging": False}
     try:
         if address == "local":
-            ray.init(address="local", num_cpus=num_cpus, include_dashboard=False, **quiet)
+            # The learner waits for its actors: no reason to let them stand back behind it, as is Ray's default.
+            own = {"include_dashboard": False, "_system_config": {"worker_niceness": 0}}
+            _start(ray, address="local", num_cpus=num_cpus, **own, **quiet)
         else:
             _require_reachable(address)
             ray.init(address=address, **quiet)
-    except (ConnectionError, RuntimeError, ValueError, TimeoutError, OSError) as error:
+    except Exception as error:  # such as a plain Exception where servers are slow to start
+        absl_logging.debug("no Ray cluster", exc_info=True)
         raise UserError(f"--address={address}: no Ray cluster can be joined there: {_one_line(error)}") from error
     try:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _start(ray: Any, **options: Any) -> None:
+    """Starts a cluster; once more if it does not come up within Ray's fixed 30 seconds, as on a busy machine."""
+    try:
+        ray.init(**options)
+    except Exception as error:
+        absl_logging.debug("Ray does not start (%s); once more", error)
+        ray.shutdown()
+        ray.init(**options)
 
 
 def _is_host_and_port(address: str) -> bool:

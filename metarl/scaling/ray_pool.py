@@ -1,8 +1,7 @@
 """Shards in actors of a Ray cluster, replaced when they are lost (extra `[ray]`).
 
 An actor holds the same shard, built in the same way, as a worker process does. Ray repeats nothing by itself: an actor
-that dies, does not answer in time or raises is replaced here by a new one that repeats the calls of the `Journal`, so
-that the result is that of an undisturbed run, bit for bit.
+that dies, does not answer in time or raises is replaced here.
 """
 
 import sys
@@ -12,16 +11,11 @@ from typing import Any, NamedTuple
 
 from absl import logging
 
-from metarl.experiment.errors import UserError, WorkerError
+from metarl.experiment.errors import UserError
 from metarl.scaling import messages, worker
-from metarl.scaling.journal import Journal
 from metarl.scaling.part import Part
-from metarl.scaling.pool import Report, ShardPool
-from metarl.scaling.process_pool import Traffic
-
-_ATTEMPTS = 3  # for one call, by the same shard
-_START_SECONDS = 300.0
-_LOOK_SECONDS = 0.5  # between two looks at the clock while waiting
+from metarl.scaling.pool import Report
+from metarl.scaling.supervised_pool import LOOK_SECONDS, START_SECONDS, SupervisedPool, told_of
 
 
 class ShardActor:
@@ -72,7 +66,7 @@ class _Request(NamedTuple):
     size: int
 
 
-class RayPool(ShardPool):
+class RayPool(SupervisedPool[_Request]):
     """One actor per shard.
 
     Args:
@@ -82,17 +76,14 @@ class RayPool(ShardPool):
         timeout: seconds after which an actor that was asked something counts as lost.
         threads: of each actor, and the CPUs that it takes of the cluster.
 
-    Attributes:
-        traffic: what the calls have cost so far.
-
     Raises:
         UserError: the cluster has too few CPUs, or the experiment does not build in an actor.
         WorkerError: the actors do not start.
     """
 
     def __init__(self, ray: Any, config: str, sizes: Sequence[int], *, timeout: float, threads: int = 1):
-        self._ray, self.sizes, self._timeout, self._threads = ray, tuple(sizes), timeout, threads
-        self.traffic = Traffic()
+        super().__init__(config, sizes, timeout=timeout, threads=threads)
+        self._ray = ray
         needed, there = threads * len(self.sizes), int(ray.cluster_resources().get("CPU", 0))
         if needed > there:
             raise UserError(
@@ -101,42 +92,26 @@ class RayPool(ShardPool):
         free = int(ray.available_resources().get("CPU", 0))
         if needed > free:
             logging.warning("the cluster has %d of the %d CPUs free; waiting for the others", free, needed)
-        self._parts = [Part(config, start, stop - start) for start, stop in self.ranges()]
         self._actor_class = ray.remote(num_cpus=threads, max_restarts=0, max_task_retries=0)(ShardActor)
-        self._journal: Journal[_Request] = Journal(())
         self._actors = [self._create(number) for number in range(len(self.sizes))]
         self._started = [actor.start.remote() for actor in self._actors]
         try:
-            self._journal = Journal(self._answers(None)[0])
+            self._await_start()
         except BaseException:
             self.close()
             raise
 
-    def call(
-        self,
-        method: str,
-        own: Sequence[Mapping[str, Any]] | None = None,
-        *,
-        report: Report | None = None,
-        **common: Any,
+    def _call(
+        self, method: str, own: Sequence[Mapping[str, Any]], common: Mapping[str, Any], report: Report | None
     ) -> list[Any]:
-        """See `ShardPool.call`; the actors do not report what they are doing.
-
-        Raises:
-            UserError: raised by a shard.
-            NonFiniteError: raised by a shard.
-            WorkerError: a shard was lost again and again.
-        """
+        """As of all supervised pools; the actors do not report what they are doing."""
         if report is not None:
             report(f"{method} on {len(self.sizes)} actors")
-        each = tuple(messages.dumps(dict(mine)) for mine in own or [{}] * len(self.sizes))
+        return super()._call(method, own, common, None)
+
+    def _request(self, method: str, own: Sequence[Mapping[str, Any]], common: Mapping[str, Any]) -> _Request:
         shared = messages.dumps(common)
-        request = _Request(method, each, self._ray.put(shared), len(shared))
-        self._journal.begin(method, common)
-        self.traffic.calls += 1
-        results = self._answers(request)
-        self._journal.done(method, common, request)
-        return results
+        return _Request(method, tuple(messages.dumps(dict(mine)) for mine in own), self._ray.put(shared), len(shared))
 
     def pids(self) -> list[int]:
         """The actors' processes, in task order."""
@@ -151,13 +126,13 @@ class RayPool(ShardPool):
     def _create(self, number: int) -> Any:
         return self._actor_class.remote(self._parts[number], self._threads, sys.path)
 
-    def _answers(self, request: _Request | None) -> list[Any]:
-        """Asks all actors and waits for their answers, in task order; without a request, for the start's."""
+    def _answers(self, request: _Request | None, report: Report | None) -> list[Any]:
+        del report
         results: dict[int, Any] = {}
         lost = [0] * len(self.sizes)
         asked: dict[Any, int] = {}
         deadlines: dict[int, float] = {}
-        patience = self._timeout if request is not None else max(_START_SECONDS, self._timeout)
+        patience = self._timeout if request is not None else max(START_SECONDS, self._timeout)
 
         def ask(number: int, extra: float = 0.0) -> None:
             asked[self._send(number, request)] = number
@@ -165,21 +140,20 @@ class RayPool(ShardPool):
 
         def replace(number: int, why: str) -> None:
             lost[number] += 1
-            self._give_up_on(number, lost[number], request, why)
+            self._count_loss(number, lost[number], None if request is None else request.method, why)
             self._ray.kill(self._actors[number])
             self._actors[number] = self._create(number)
             self._started[number] = self._actors[number].start.remote()
-            self.traffic.replaced += 1
             earlier = self._journal.calls() if request is not None else []
             for one in earlier:  # an actor answers in order; what fails here fails again in the call that follows
                 self._send(number, one)
-            ask(number, _START_SECONDS + len(earlier) * self._timeout)
+            ask(number, START_SECONDS + len(earlier) * self._timeout)
 
         for number in range(len(self.sizes)):
             ask(number)
         while len(results) < len(self.sizes):
             began = time.monotonic()
-            ready, _ = self._ray.wait(list(asked), num_returns=1, timeout=_LOOK_SECONDS)
+            ready, _ = self._ray.wait(list(asked), num_returns=1, timeout=LOOK_SECONDS)
             now = time.monotonic()
             self.traffic.waiting += now - began
             for reference in ready:
@@ -194,11 +168,7 @@ class RayPool(ShardPool):
                 if kind == worker.RESULT:
                     results[number] = content[0]
                     continue
-                _, known, text = content
-                if known is not None:
-                    raise known
-                logging.error("worker %d raised:\n%s", number, text.rstrip())
-                replace(number, f"raised {text.rstrip().splitlines()[-1]}")
+                replace(number, told_of(number, *content[1:]))
             for reference, number in list(asked.items()):
                 if now > deadlines[number]:
                     del asked[reference]
@@ -211,11 +181,3 @@ class RayPool(ShardPool):
             return self._started[number]
         self.traffic.sent += len(request.own[number]) + request.size
         return self._actors[number].call.remote(request.method, request.own[number], request.common)
-
-    def _give_up_on(self, number: int, times: int, request: _Request | None, why: str) -> None:
-        what = "starting" if request is None else f"{request.method!r}"
-        start, stop = self.ranges()[number]
-        name = f"worker {number} (tasks {start}-{stop - 1})"
-        if times >= _ATTEMPTS:
-            raise WorkerError(f"{name} was lost {times} times in {what}, the last time because it {why}")
-        logging.warning("%s %s in %s; starting another in its place", name, why, what)

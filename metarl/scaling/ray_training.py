@@ -1,7 +1,6 @@
 """Training with the learner's shards in actors of a Ray cluster."""
 
 import contextlib
-from collections.abc import Iterable, Sequence
 from typing import Any
 
 from metarl.experiment import checks, front_door
@@ -9,11 +8,7 @@ from metarl.scaling import cores
 
 
 def run(
-    gin_files: Sequence[str],
-    gin_params: Sequence[str] = (),
-    seed: int | None = None,
-    logdir: str | None = None,
-    flags: Iterable[str] = (),
+    command: front_door.Command,
     *,
     address: str = "local",
     num_workers: int | None = None,
@@ -23,11 +18,7 @@ def run(
     """Trains as `front_door.run` does, with the learner's tasks spread over actors.
 
     Args:
-        gin_files: config files.
-        gin_params: gin bindings applied after the files.
-        seed: the macro SEED, applied last.
-        logdir: the run directory.
-        flags: the command line, kept with the run.
+        command: what to train.
         address: "auto" for the running cluster that Ray finds, "local" for a new one on this machine, or host:port.
         num_workers: actors; None: "local": as many as cores; else as many as the cluster's free CPUs allow.
         cpus_per_worker: CPUs, and threads, of each; None: "local": its share of the cores; else one.
@@ -65,4 +56,4 @@ def run(
         return pool
 
     with contextlib.ExitStack() as stack:
-        return front_door.run(gin_files, gin_params, seed, logdir, flags, spread)
+        return front_door.run(*command, spread)

@@ -160,26 +160,21 @@ class ReplicaPool(ShardPool):
         self._threads = concurrent.futures.ThreadPoolExecutor(len(self.shards), "replica")
         self._packs = [Compiled(_pack) for _ in self.shards]
 
-    def call(
-        self,
-        method: str,
-        own: Sequence[Mapping[str, Any]] | None = None,
-        *,
-        report: Report | None = None,
-        **common: Any,
+    def _call(
+        self, method: str, own: Sequence[Mapping[str, Any]], common: Mapping[str, Any], report: Report | None
     ) -> list[Any]:
-        """See `ShardPool.call`.
+        """See `ShardPool._call`.
 
         Raises:
             LostPeerError: another process is gone.
             WorkerError: a shard of another process raised; NonFiniteError if it raised that.
         """
         if self._replicas.alone:
-            return self._local(method, own, report, common)
+            return self._local(method, own, common, report)
         error: Exception | None = None
         mine: dict[str, Any] = {"given": _digest(common)}
         try:
-            mine["results"] = _as_arrays(self._local(method, own, report, common))
+            mine["results"] = _as_arrays(self._local(method, own, common, report))
         except Exception as raised:
             error = raised
             mine["failed"] = traceback.format_exc(), str(raised), isinstance(raised, NonFiniteError)
@@ -203,7 +198,7 @@ class ReplicaPool(ShardPool):
         Raises:
             LostPeerError: another process is gone.
         """
-        results = self._local("evaluate", own, None, common)
+        results = self._local("evaluate", self._each(own), common, None)
         total, width = len(self.sizes), max(self.sizes)
         layout = _Layout(*results[0])
         vectors = []
@@ -218,11 +213,7 @@ class ReplicaPool(ShardPool):
         return layout.unpacked(self._replicas.all_reduce(vectors), total, width)
 
     def _local(
-        self,
-        method: str,
-        own: Sequence[Mapping[str, Any]] | None,
-        report: Report | None,
-        common: Mapping[str, Any],
+        self, method: str, own: Sequence[Mapping[str, Any]], common: Mapping[str, Any], report: Report | None
     ) -> list[Any]:
         """The results of this process's shards, each called on its device from a thread of its own."""
         told = {} if report is None else {"report": report}
@@ -231,9 +222,9 @@ class ReplicaPool(ShardPool):
             with tf.device(device):
                 return getattr(shard, method)(**common, **mine, **told)
 
-        each = [own[number] if own else {} for number in self._replicas.local]
+        mine = [own[number] for number in self._replicas.local]
         jobs = [
-            self._threads.submit(work, *call) for call in zip(self.shards, self._replicas.devices, each, strict=True)
+            self._threads.submit(work, *call) for call in zip(self.shards, self._replicas.devices, mine, strict=True)
         ]
         concurrent.futures.wait(jobs)
         return [job.result() for job in jobs]

@@ -39,7 +39,7 @@ def start_two(command, **options):
     ]
 
 
-def ended(processes, timeout=200):
+def ended(processes, timeout=400):
     """Exit codes and logs."""
     try:
         logs = [process.communicate(timeout=timeout)[1] for process in processes]
@@ -59,15 +59,24 @@ def load(path):
         return dict(arrays)
 
 
-@pytest.mark.parametrize("cases", [("tesp", "maml"), pytest.param(("mbmpo",), marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "cases",
+    [
+        ("tesp", "real_maml", "metrpo"),
+        pytest.param(("maml", "metasgd", "maesn", "tesp_adapt_policy", "mbmpo"), marks=pytest.mark.slow),
+    ],
+    ids=",".join,
+)
 def test_two_replicas_agree_with_one_process(cases, tmp_path):
     command = [sys.executable, TESTS / "scaling_agreement.py", "mirrored", tmp_path / "found", *cases]
-    done = subprocess.run(command, env=program_environment(), capture_output=True, text=True, timeout=200)
+    done = subprocess.run(command, env=program_environment(), capture_output=True, text=True, timeout=400)
     assert done.returncode == 0, done.stderr
     scaling_agreement.assert_agree(cases, alone(cases), load(tmp_path / "found_0.npz"))
 
 
-@pytest.mark.parametrize("cases", [("maml",), pytest.param(("tesp", "mbmpo"), marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "cases", [("real_maml",), pytest.param(("tesp", "mbmpo", "metrpo"), marks=pytest.mark.slow)], ids=",".join
+)
 def test_two_processes_agree_with_one(cases, tmp_path):
     command = [sys.executable, TESTS / "scaling_agreement.py", "multi_worker", tmp_path / "found", *cases]
     codes, logs = ended(start_two(command))

@@ -11,7 +11,7 @@ from toy_pool import PoolShard
 
 from metarl.experiment.errors import UserError, WorkerError
 from metarl.experiment.learner import NonFiniteError
-from metarl.scaling import messages, process_pool
+from metarl.scaling import messages, supervised_pool
 from metarl.scaling.journal import Journal
 from metarl.scaling.pool import LocalPool, summed
 from metarl.scaling.process_pool import ProcessPool
@@ -162,7 +162,7 @@ def test_a_worker_killed_between_two_calls_is_replaced(pool):
 
 
 def test_a_crash_loop_ends_with_one_line(pool, monkeypatch):
-    monkeypatch.setattr(process_pool, "_ATTEMPTS", 2)
+    monkeypatch.setattr(supervised_pool, "ATTEMPTS", 2)
     with pytest.raises(
         WorkerError, match=r"worker 1 \(tasks 2-2\) was lost 2 times in 'collect'.*exit code 7"
     ) as error:
