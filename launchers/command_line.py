@@ -1,6 +1,7 @@
 """What all launchers do with a command line that is wrong or asks for help."""
 
 import os
+import re
 import sys
 
 from absl import flags
@@ -11,7 +12,7 @@ def parse(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
     except flags.Error as error:
-        sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
+        sys.stderr.write(f"error: {_plain(' '.join(str(error).split()))}\n")
         sys.exit(2)
     except SystemExit:  # absl's --help exits with 1
         try:
@@ -22,6 +23,13 @@ def parse(argv: list[str]) -> list[str]:
     except BrokenPipeError:  # the reader of --help, such as `head`, has seen enough
         _let_go_of_stdout()
         sys.exit(0)
+
+
+def _plain(message: str) -> str:
+    """Says in the user's words what Python says of text that is no number."""
+    message = message.removeprefix("ERROR:: ")
+    message = re.sub(r"invalid literal for int\(\) with base 10: (.*)", r"\1 is not an integer", message)
+    return re.sub(r"could not convert string to float: (.*)", r"\1 is not a number", message)
 
 
 def _let_go_of_stdout() -> None:

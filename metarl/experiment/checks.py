@@ -61,8 +61,15 @@ def choices(name: str, value: Any, allowed: Iterable[str]) -> tuple[str, ...]:
 def instance(name: str, value: Any, kind: type | tuple[type, ...], hint: str) -> Any:
     """Returns `value` if it is an instance of `kind`; raises UserError saying `hint` otherwise."""
     if not isinstance(value, kind):
-        raise UserError(f"{name} must be {hint}, got {value!r}")
+        raise UserError(f"{name} must be {hint}, got {_shown(value)}")
     return value
+
+
+def _shown(value: Any) -> str:
+    """Names a value as the user knows it: objects by their class, without an address."""
+    if isinstance(value, type):
+        return f"{value.__name__} without its parentheses"
+    return f"a {type(value).__name__}" if type(value).__repr__ is object.__repr__ else repr(value)
 
 
 def _in_range(name: str, value: Any, minimum: float | None, maximum: float | None) -> None:

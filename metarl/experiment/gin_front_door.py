@@ -185,6 +185,9 @@ def _statements(text: str, source: str) -> Iterable[Any]:
         yield from config_parser.ConfigParser(text, gin_bindings.ReferenceRecorder())
     except SyntaxError as error:
         line = f", line {error.lineno}" if error.lineno and not source.startswith("--") else ""
+        word = re.search(r"Failed to parse token '(.*)'", error.msg)
+        if word:
+            raise UserError(f"{source}{line}: {word[1]} is not a gin value; text stands in quotes") from error
         shown = f" in {error.text.strip()!r}" if error.text and error.text.strip() else ""
         raise UserError(f"{source}{line}: not a valid gin statement{shown}: {_squeezed(error.msg)}") from error
     except tokenize.TokenError as error:

@@ -1,9 +1,10 @@
 """From the flags of the sweep launcher to a sweep."""
 
+import contextlib
 from pathlib import Path
 from typing import NamedTuple
 
-from metarl.experiment import project, sweep_lines, sweep_runner, sweeps
+from metarl.experiment import project, sweep_check, sweep_lines, sweep_runner, sweeps
 from metarl.experiment.errors import UserError
 from metarl.experiment.gin_bindings import MACRO, Key
 from metarl.experiment.sweep_ray import RayLauncher
@@ -72,11 +73,20 @@ def dry_run(request: Request) -> str:
 
 
 def run(request: Request) -> int:
-    """Runs the sweep; returns the exit code of `sweep_runner.run_sweep`."""
+    """Runs the sweep; returns the exit code of `sweep_runner.run_sweep`.
+
+    Raises:
+        UserError: one line that names the mistake, before any run.
+    """
     index = make_index(request)
     launcher: sweep_runner.Launcher
     if request.ray_address is None:
         launcher, jobs = sweep_runner.LocalLauncher(), request.jobs or 1
     else:
         launcher, jobs = RayLauncher(request.ray_address), request.jobs or len(index.runs)
+    with contextlib.ExitStack() as mistaken:
+        mistaken.callback(launcher.close)
+        if all(run.state in (sweeps.PENDING, sweeps.FAILED) for run in index.runs):  # else one could be built before
+            sweep_check.require_buildable(request.gin_files, request.gin_params, index.runs)
+        mistaken.pop_all()
     return sweep_runner.run_sweep(index, request.gin_files, request.gin_params, launcher, jobs)

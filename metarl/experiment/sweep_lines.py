@@ -70,7 +70,7 @@ def _gin_list(text: str, asked_by: str) -> list[Any]:
     try:
         statements = list(config_parser.ConfigParser(f"X = {text}", ReferenceRecorder()))
     except (SyntaxError, ValueError, StopIteration, RuntimeError, tokenize.TokenError) as error:
-        raise UserError(f"{asked_by}: {text!r} is not a list of gin values") from error
+        raise UserError(f"{asked_by}: {text!r} is not a list of gin values; text stands in quotes") from error
     if len(statements) != 1 or not isinstance(statements[0].value, list):
         raise UserError(f"{asked_by}: {text!r} is not one list of gin values")
     return statements[0].value

@@ -88,7 +88,8 @@ def bound_keys(gin_files: Sequence[str], gin_params: Sequence[str] = ()) -> dict
                         raise UserError(f"{source}: the gin file {statement.filename!r} includes itself")
                     read(path.read_text(encoding="utf-8"), statement.filename, (*including, path))
         except (SyntaxError, ValueError, StopIteration, RuntimeError, tokenize.TokenError) as error:
-            raise UserError(f"{source}: not valid gin: {' '.join(str(error).split())}") from error
+            what = error.args[0] if isinstance(error, tokenize.TokenError) else error
+            raise UserError(f"{source}: not valid gin: {' '.join(str(what).split())}") from error
 
     for name in gin_files:
         path = project.find_gin_file(name, "--gin_file")
@@ -101,7 +102,7 @@ def bound_keys(gin_files: Sequence[str], gin_params: Sequence[str] = ()) -> dict
 def resolve_names(axes: Sequence[Axis], bound: dict[Key, Any]) -> list[Axis]:
     """Returns the axes with names that the configuration has; 'inner_lr' may stand for INNER_LR or TESP.inner_lr.
 
-    A binding 'Name.parameter' passes as it stands: only importing what is configured could tell, and each run does.
+    A binding 'Name.parameter' passes as it stands: `sweep_check` tells, which imports what is configured.
 
     Raises:
         UserError: no macro has that name, a name is swept twice, or it is the seed.

@@ -6,6 +6,10 @@ import experiment_tools as tools
 import pytest
 from experiment_tools import assert_help_is_quick, contents, rows, toy  # noqa: F401
 
+from metarl.experiment import sweep_check
+from metarl.experiment.errors import UserError
+from metarl.experiment.sweeps import SweepRun
+
 PROGRAM = "launchers.sweep"
 TINY = (
     "ITERATIONS = 2",
@@ -47,6 +51,15 @@ def test_help_needs_nothing_heavy_and_less_than_a_second():
         ),
         (["--gin_file=toy.gin", "--from_header"], "error: --from_header: toy.gin has no line '# sweep: NAME=[...]'"),
         (["--gin_file=toy.gin", "--seeds=1", "--logdir=toy.gin"], "error: cannot use --logdir toy.gin"),
+        # What only an import can tell is told before the first run, too.
+        (
+            ["--gin_file=toy.gin", "--sweep=Hill.hieght=[1, 2]", "--seeds=1,2"],
+            "error: --sweep: 'Hill.hieght = 1': 'Hill' has no parameter 'hieght'; did you mean 'height'?",
+        ),
+        (
+            ["--gin_file=toy.gin", "--sweep=META_BATCH_SIZE=[2, 4]", "--gin_param=ITERATION=5"],
+            "error: --gin_param='ITERATION=5': nothing in this experiment uses ITERATION; did you mean 'ITERATIONS'?",
+        ),
         (["--gin_file=toy.gin", "--seed=1"], "error: Unknown command line flag 'seed'. Did you mean: seeds ?"),
     ],
 )
@@ -57,6 +70,16 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(tmp_path, arguments, me
     assert done.stderr.startswith(message)
     assert done.stderr.count("\n") == 1
     assert done.stdout == ""
+    assert contents(tmp_path) == before
+
+
+def test_a_value_that_is_wrong_in_some_runs_only_is_theirs_to_tell(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", tools.program_environment()["PYTHONPATH"])
+    before = contents(tmp_path)
+    wrong, right = (SweepRun(f"run_{value}", {"Hill.steepness": value}, 1) for value in ("-1", "2"))
+    sweep_check.require_buildable(("toy.gin",), (), (wrong, right))
+    with pytest.raises(UserError, match=r"^steepness must be at least 0\.0, got -1"):
+        sweep_check.require_buildable(("toy.gin",), (), (wrong,))
     assert contents(tmp_path) == before
 
 

@@ -57,6 +57,8 @@ def test_a_reader_of_the_list_may_leave_early():
     [
         (["--gin_fil=x"], "error: Unknown command line flag 'gin_fil'. Did you mean: gin_file ?"),
         (["--seed=-1"], "error: flag --seed=-1: -1 is not a non-negative integer"),
+        (["--seed=abc"], "error: flag --seed=abc: 'abc' is not an integer\n"),
+        (["--flagfile=nowhere.txt"], "error: Unable to open flagfile"),
         (["--seed"], "error: Missing value for flag --seed"),
         (["toy.gin"], "error: unexpected argument 'toy.gin'"),
         ([], "error: which experiment?"),
