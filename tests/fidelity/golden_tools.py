@@ -1,4 +1,7 @@
-"""Reading golden files of the TESP family into the project's structures."""
+"""Reading golden files of the TESP family into the project's structures; all sizes are told from the arrays."""
+
+import itertools
+import re
 
 import numpy as np
 import tensorflow as tf
@@ -11,8 +14,10 @@ from tesp.objectives import Round
 def method_of(golden):
     """The method that produced a file, told from its arrays."""
     config = {name: float(golden[f"cfg.{name}"]) for name in ("inner_lr", "inner_lr_bound", "eta")}
-    hidden_sizes = (golden["init.w.mlp0.kernel"].shape[1], golden["init.w.mlp1.kernel"].shape[1])
-    rates = {"inner_lr_bound": config["inner_lr_bound"]}
+    layers = itertools.takewhile(lambda name: name in golden, (f"init.w.mlp{i}.kernel" for i in itertools.count()))
+    *hidden_sizes, _ = (golden[name].shape[1] for name in layers)
+    bounded = np.isfinite(config["inner_lr_bound"])
+    rates = {"inner_lr_bound": config["inner_lr_bound"] if bounded else None, "inner_lr": config["inner_lr"]}
     if "init.w.z" in golden:
         dim = golden["init.w.z"].shape[-1]
         return MAESN(hidden_sizes=hidden_sizes, embedding_dim=dim, embedding_coeff=config["eta"], **rates)
@@ -28,6 +33,17 @@ def method_of(golden):
     if "init.alpha.mlp0.kernel" in golden:
         return MetaSGD(hidden_sizes=hidden_sizes, **rates)
     return MAML(hidden_sizes=hidden_sizes, inner_lr=config["inner_lr"])
+
+
+def task_names(golden, letter):
+    """The tasks of an adaptation ("t0", "t1", ...) or of a frozen set ("u0", ...)."""
+    found = {name.partition(".")[0] for name in golden if re.match(rf"{letter}\d+\.P\.obs$", name)}
+    return sorted(found, key=lambda name: int(name[1:]))
+
+
+def fast_updates_of(golden):
+    """K."""
+    return sum(bool(re.fullmatch(r"t0\.D\d+\.obs", name)) for name in golden)
 
 
 def group(golden, prefix):
@@ -112,15 +128,29 @@ def episode_starts(batch):
 
 def batch_prefixes(golden, task):
     """The prefixes of a task's sampled batches: warm-up and adaptation rounds."""
-    names = [f"{task}.W.", *(f"{task}.D{k}." for k in range(10))]
+    names = [f"{task}.W.", *(f"{task}.D{k}." for k in range(fast_updates_of(golden)))]
     return [name for name in names if f"{name}obs" in golden]
 
 
-def encoder_input_of(buffers):
-    """EncoderInput from one ragged buffer group per task."""
+def room_of(golden):
+    """(episodes, steps) that hold every buffer of a file with room to spare; one shape, compiled once."""
+    ids = [value for name, value in golden.items() if re.search(r"buffer\d*\.eps_id$", name)]
+    lengths = [np.unique(i, return_counts=True)[1] for i in ids]
+    return max(map(len, lengths)) + 1, max(map(max, lengths)) + 2
+
+
+def capacity_of(golden):
+    """Steps that hold every batch of a file, with padding behind the longest; one shape, compiled once."""
+    return max(len(value) for name, value in golden.items() if name.endswith(".actions")) + 3
+
+
+def encoder_input_of(golden, prefixes):
+    """EncoderInput from one stored buffer per task; None for methods without."""
+    if f"{prefixes[0]}.obs" not in golden:
+        return None
+    buffers = [group(golden, f"{prefix}.") for prefix in prefixes]
     episodes = [split_episodes(buffer) for buffer in buffers]
-    count = max(len(found) for found in episodes) + 1
-    horizon = max(len(features) for found in episodes for _, features in found) + 2
+    count, horizon = room_of(golden)
     features = np.zeros((len(buffers), count, horizon, episodes[0][0][1].shape[1]), np.float32)
     lengths = np.zeros((len(buffers), count), np.int32)
     for task, found in enumerate(episodes):
@@ -130,11 +160,10 @@ def encoder_input_of(buffers):
     return EncoderInput(tf.constant(features), tf.constant(lengths))
 
 
-def round_of(batches, buffers=None):
-    """A Round from stored batches (advantages as stored) and buffers."""
-    steps = steps_of(batches)
+def round_of(golden, batches, episodes=None):
+    """A Round from stored batches, with their advantages."""
+    steps = steps_of(batches, capacity_of(golden))
     advantage = advantages_of(batches, steps.reward.shape[1])
-    episodes = encoder_input_of(buffers) if buffers else None
     return Round(tf.nest.map_structure(tf.constant, steps), advantage, episodes)
 
 

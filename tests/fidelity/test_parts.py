@@ -1,5 +1,7 @@
 """Baseline, advantages, distributions, GRU and episode buffer against numbers of the original program."""
 
+import re
+
 import golden_tools as tools
 import numpy as np
 import pytest
@@ -10,35 +12,35 @@ from metarl.networks import gru
 from metarl.policies import gaussian
 from metarl.returns import linear_baseline
 from metarl.returns.advantages import discounted_returns, generalized_advantages
-from tesp.episode_buffer import Episode, EpisodeBuffer
+from tesp.episode_buffer import EPISODE_MODES, Episode, EpisodeBuffer
 
 
 def test_file_is_recognised(golden_path):
     assert kinds_of(golden_path), f"{golden_path.name} holds no known group of arrays"
 
 
-class TestBaseline:
-    @pytest.fixture(params=["a", "b", "c"])
-    def case(self, request, baseline_golden):
-        arrays = tools.group(baseline_golden, f"{request.param}.")
-        dummy = {"actions": np.zeros((len(arrays["rewards"]), 1)), "logits": np.zeros((len(arrays["rewards"]), 2))}
-        return arrays, tools.steps_of([{**arrays, **dummy}])
+def test_baseline_and_advantages(baseline_golden):
+    names = sorted(name.removesuffix(".coeffs") for name in baseline_golden if name.endswith(".coeffs"))
+    assert names
+    for name in names:
+        check_baseline(tools.group(baseline_golden, f"{name}."))
 
-    def test_fit_predict_and_advantages(self, case):
-        arrays, steps = case
-        n = len(arrays["rewards"])
-        gamma, lambda_ = float(arrays["gamma"]), float(arrays["lam"])
-        reward = tf.cast(steps.reward, tf.float64)
-        returns = discounted_returns(reward, steps.last, gamma, 64)
-        tools.assert_close(returns[0, :n], arrays["returns"], rtol=1e-6)
-        phi = linear_baseline.features(steps.observation, steps.time)
-        coefficients = linear_baseline.fit(phi, returns, steps.valid)
-        tools.assert_close(coefficients[0], arrays["coeffs"], rtol=1e-5, atol_of_largest=1e-5)
-        value = linear_baseline.predict(phi, coefficients)
-        np.testing.assert_allclose(value[0, :n], arrays["vf_preds"], rtol=1e-6)
-        advantage = generalized_advantages(reward, value, steps.last, gamma, lambda_, 64)
-        tools.assert_close(advantage[0, :n], arrays["advantages"], rtol=0, atol_of_largest=1e-5)
-        tools.assert_close((advantage + value)[0, :n], arrays["value_targets"], rtol=0, atol_of_largest=1e-5)
+
+def check_baseline(arrays):
+    n = len(arrays["rewards"])
+    steps = tools.steps_of([{**arrays, "actions": np.zeros((n, 1)), "logits": np.zeros((n, 2))}])
+    gamma, lambda_ = float(arrays["gamma"]), float(arrays["lam"])
+    reward = tf.cast(steps.reward, tf.float64)
+    returns = discounted_returns(reward, steps.last, gamma, n)
+    tools.assert_close(returns[0, :n], arrays["returns"], rtol=1e-6)
+    phi = linear_baseline.features(steps.observation, steps.time)
+    coefficients = linear_baseline.fit(phi, returns, steps.valid)
+    tools.assert_close(coefficients[0], arrays["coeffs"], rtol=1e-5, atol_of_largest=1e-5)
+    value = linear_baseline.predict(phi, coefficients)
+    np.testing.assert_allclose(value[0, :n], arrays["vf_preds"], rtol=1e-6)
+    advantage = generalized_advantages(reward, value, steps.last, gamma, lambda_, n)
+    tools.assert_close(advantage[0, :n], arrays["advantages"], rtol=0, atol_of_largest=1e-5)
+    tools.assert_close((advantage + value)[0, :n], arrays["value_targets"], rtol=0, atol_of_largest=1e-5)
 
 
 class TestDistribution:
@@ -73,6 +75,15 @@ class TestGRU:
         for name, gradient in tape.gradient(loss, weights).items():
             tools.assert_close(gradient, gru_golden[f"grad.{name}"], rtol=1e-5, err_msg=name)
 
+    def test_finished_episodes_copy_their_state_through(self, gru_golden):
+        weights = {name: tf.constant(gru_golden[name]) for name in ("kernel", "recurrent_kernel", "bias")}
+        inputs, lengths = tf.constant(gru_golden["seq"][np.newaxis]), gru_golden["seq_lens"]
+        for t in range(gru_golden["seq"].shape[1]):
+            final = gru.gru_final_state(weights, inputs, np.minimum(t + 1, lengths)[np.newaxis].astype(np.int32))
+            # The original's outputs behind the end of a sequence are 0.
+            running = (t < lengths)[:, np.newaxis]
+            tools.assert_close(np.where(running, final[0], 0.0), gru_golden["seq_outputs"][:, t], rtol=1e-5)
+
     def test_one_step(self, gru_golden):
         projected = gru_golden["x"] @ gru_golden["kernel"] + gru_golden["bias"]
         state = gru.gru_step(gru_golden["recurrent_kernel"][np.newaxis], projected[np.newaxis], gru_golden["s0"][None])
@@ -88,32 +99,35 @@ class TestGRU:
 class TestEpisodeBuffer:
     @staticmethod
     def batches(golden):
-        """[(ids, episodes)] of the three stored batches."""
+        """[(ids, episodes)] of the stored batches."""
         result = []
-        for i in (1, 2, 3):
-            group = tools.group(golden, f"batch{i}.")
+        while f"batch{len(result) + 1}.obs" in golden:
+            group = tools.group(golden, f"batch{len(result) + 1}.")
             ids = list(dict.fromkeys(group["eps_id"].tolist()))
             result.append((ids, [Episode(*episode) for episode in tools.split_episodes(group)]))
         return result
 
-    @pytest.mark.parametrize("mode", ["episode_buffer", "last_episodes", "all_episodes"])
-    @pytest.mark.parametrize("size", [4, 16])
-    def test_contents_and_order(self, buffer_golden, mode, size):
-        buffer = EpisodeBuffer(1, mode, size)
-        ids_of = {}
-        for n, (ids, episodes) in enumerate(self.batches(buffer_golden), start=1):
-            ids_of.update({id(episode): i for i, episode in zip(ids, episodes, strict=True)})
-            buffer.extend(0, episodes)
-            found = [ids_of[id(episode)] for episode in buffer.episodes(0)]
-            assert found == buffer_golden[f"{mode}.M{size}.after{n}"].tolist()
+    @pytest.mark.parametrize("mode", EPISODE_MODES)
+    def test_contents_and_order(self, buffer_golden, mode):
+        sizes = {int(m[1]) for m in (re.match(rf"{mode}\.M(\d+)\.after1$", name) for name in buffer_golden) if m}
+        assert sizes
+        for size in sizes:
+            buffer = EpisodeBuffer(1, mode, size)
+            ids_of = {}
+            for n, (ids, episodes) in enumerate(self.batches(buffer_golden), start=1):
+                ids_of.update({id(episode): i for i, episode in zip(ids, episodes, strict=True)})
+                buffer.extend(0, episodes)
+                found = [ids_of[id(episode)] for episode in buffer.episodes(0)]
+                assert found == buffer_golden[f"{mode}.M{size}.after{n}"].tolist()
 
     def test_padded(self, buffer_golden):
-        buffer = EpisodeBuffer(1, "episode_buffer", 4)
+        expected = buffer_golden["padded.features"]
+        count, longest, width = expected.shape
+        buffer = EpisodeBuffer(1, "episode_buffer", count)
         for _, episodes in self.batches(buffer_golden):
             buffer.extend(0, episodes)
-        expected = buffer_golden["padded.features"]
-        padded = buffer.padded(6, expected.shape[1] + 2, expected.shape[2])
-        np.testing.assert_array_equal(padded.lengths[0, :4], buffer_golden["padded.seq_lens"])
-        np.testing.assert_array_equal(padded.features[0, :4, : expected.shape[1]], expected)
-        assert not padded.features[0, :, expected.shape[1] :].any()
-        assert not padded.lengths[0, 4:].any()
+        padded = buffer.padded(count + 2, longest + 2, width)
+        np.testing.assert_array_equal(padded.lengths[0, :count], buffer_golden["padded.seq_lens"])
+        np.testing.assert_array_equal(padded.features[0, :count, :longest], expected)
+        assert not padded.features[0, :, longest:].any()
+        assert not padded.lengths[0, count:].any()
