@@ -183,6 +183,7 @@ class MujocoFamilySimulation(MujocoSimulation):
     def __init__(self, family: MujocoTaskFamily, num_copies: int):
         """Makes `num_copies` copies for `family`, reset without noise."""
         self._family = family
+        self._assigned: np.ndarray | None = None
         super().__init__(
             family.model,
             num_copies,
@@ -195,15 +196,12 @@ class MujocoFamilySimulation(MujocoSimulation):
         self._low, self._high = low.copy(), high.copy()
         self._middle, self._half_range = (high + low) / 2.0, (high - low) / 2.0
         self._action_shape = (num_copies, self.model.nu)
-        self._assigned: np.ndarray | None = None
 
-    def use_threads(self, num_threads: int) -> None:
-        """Shares every control period among `num_threads` threads; resets all copies, which keep their tasks."""
-        super().use_threads(num_threads)
+    def _open(self, num_threads: int) -> None:
+        super()._open(num_threads)
         if self._assigned is not None:
             tasks, self._assigned = self._assigned, None
             self.assign_tasks(tasks)
-            self.reset()
 
     def assign_tasks(self, tasks: np.ndarray) -> None:
         """Gives the copies the physical parameters of their tasks ([n, G]), before a reset."""

@@ -14,6 +14,7 @@ import numpy as np
 from metarl.sampling.noise import NormalStream, ResetStream
 from metarl.sampling.quota import Quota
 from metarl.sampling.steps import FINAL_OBSERVATION, Episodes, Steps
+from metarl.sampling.threads import ThreadShares
 from metarl.simulation.task_family import TaskFamily
 
 
@@ -38,7 +39,6 @@ class Lane:
         rollouts_per_task: int,
         horizon: int,
         quota: Quota,
-        num_threads: int = 1,
         record_final: bool = False,
     ):
         """Makes the lane's copies and its recording.
@@ -51,7 +51,6 @@ class Lane:
             rollouts_per_task: R.
             horizon: H.
             quota: when the lane's tasks are done.
-            num_threads: threads that share the lane's physics, for families whose simulations can.
             record_final: whether what is observed after an episode's last step is kept, as the info entry
                 FINAL_OBSERVATION.
         """
@@ -60,8 +59,7 @@ class Lane:
         self._family, self._R, self._H, self._quota = family, rollouts_per_task, horizon, quota
         self._num_copies = num_slots * rollouts_per_task
         self._simulation = family.make_simulation(self._num_copies)
-        if num_threads > 1:
-            self._simulation.use_threads(num_threads)
+        self._num_threads = 1
         T, R, A = quota.max_ticks, rollouts_per_task, family.action_dim
         self._inputs = np.zeros((T, num_slots, R, family.observation_dim + A), np.float32)
         self._outputs = np.zeros((T, num_slots, R, 3 * A), np.float32)
@@ -73,6 +71,7 @@ class Lane:
 
     def run(
         self,
+        threads: ThreadShares,
         policy: Callable[[np.ndarray], np.ndarray],
         tasks: np.ndarray,
         normals: NormalStream,
@@ -84,6 +83,7 @@ class Lane:
         """Samples until the quota is met; the recording stays in the lane.
 
         Args:
+            threads: how many of them the physics uses.
             policy: [m, R, O + A] observations and standard normals -> [m, R, 3A] logits and action.
             tasks: [count, G].
             normals: the policy's random numbers.
@@ -119,6 +119,9 @@ class Lane:
         for tick in range(quota.max_ticks):
             if cancelled.is_set():
                 return
+            if threads.each != self._num_threads:
+                self._num_threads = threads.each
+                simulation.use_threads(self._num_threads)
             packed = self._inputs[tick]
             packed[..., :observed] = observation.reshape(self.num_slots, R, observed)
             packed[..., observed:] = normals.at(tick)

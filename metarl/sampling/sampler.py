@@ -18,6 +18,7 @@ from metarl.sampling.noise import NoiseKey, NormalStream, ResetStream, Transitio
 from metarl.sampling.policy import CompiledPolicy, LanePolicies, NumpyPolicy, Share, Sizes
 from metarl.sampling.quota import make_quota
 from metarl.sampling.steps import Batch, Steps, joined
+from metarl.sampling.threads import ThreadShares
 from metarl.scaling import cores
 from metarl.simulation.task_family import TaskFamily
 
@@ -27,7 +28,7 @@ _PROGRESS_SECONDS = 0.2
 _HOST_ROLLOUTS = 8
 # Up to so many copies in all, one lane whose physics is shared among the threads is faster than one lane per thread:
 # a tick is then so short that lanes mostly wait for each other's interpreter lock.
-_ONE_LANE_COPIES = 64
+_ONE_LANE_COPIES = 4
 
 
 class Sampler:
@@ -40,8 +41,9 @@ class Sampler:
     round.
 
     The tasks are split over *lanes*: each lane is a thread with its own simulation and its own loop of policy and
-    physics, so that no tick waits for another lane. Few copies make one lane, whose physics uses all the threads, and
-    so does the global stop rule where episodes can end early.
+    physics, so that no tick waits for another lane; when a lane is done, its thread helps with the physics of the
+    others. A handful of copies make one lane, whose physics uses all the threads, and so does the global stop rule
+    where episodes can end early.
     Results do not depend on the number of lanes as far as the policy's arithmetic does not depend on its batch shape.
 
     Attributes:
@@ -97,19 +99,10 @@ class Sampler:
         num_lanes = 1 if one_lane or quota.in_all is not None else max(1, min(num_threads, num_tasks))
         self._num_slots = m = -(-num_tasks // num_lanes)
         self._lanes = [
-            Lane(
-                family,
-                first,
-                min(m, num_tasks - first),
-                m,
-                rollouts_per_task,
-                horizon,
-                quota,
-                num_threads // num_lanes,
-                record_final,
-            )
+            Lane(family, first, min(m, num_tasks - first), m, rollouts_per_task, horizon, quota, record_final)
             for first in range(0, num_tasks, m)
         ]
+        self._num_threads = num_threads if family.threaded else 1
         self._threads = concurrent.futures.ThreadPoolExecutor(len(self._lanes), thread_name_prefix="sampler")
         self._policy: LanePolicies | None = None
         self.assembly_seconds = 0.0
@@ -163,6 +156,7 @@ class Sampler:
         shares = [Share(lane.first, lane.count) for lane in self._lanes]
         policies = self._policy.bind(act_arguments, shared_arguments, shares)
         cancelled = threading.Event()
+        threads = ThreadShares(self._num_threads, len(self._lanes))
         futures = []
         for lane, policy in zip(self._lanes, policies, strict=True):
             rows = slice(lane.first, lane.first + lane.count)
@@ -171,7 +165,7 @@ class Sampler:
             normals = self._stream(key, self.family.action_dim)
             resets = ResetStream(key._replace(phase=key.phase + "/reset"), self.family)
             arguments = (policy, tasks[rows], normals, resets, *streams, cancelled)
-            futures.append(self._threads.submit(_run, lane, *arguments))
+            futures.append(self._threads.submit(_run, lane, threads, *arguments))
         self._wait(futures, cancelled, progress)
         begin = time.perf_counter()
         batch = self._assemble()
@@ -244,7 +238,10 @@ class Sampler:
         return Batch(steps, joined(parts), info)
 
 
-def _run(lane: Lane, *arguments: Any) -> None:
-    # Non-finite numbers reach the caller, who looks for them; on the way they pass without a warning per tick.
-    with np.errstate(over="ignore", invalid="ignore"):
-        lane.run(*arguments)
+def _run(lane: Lane, threads: ThreadShares, *arguments: Any) -> None:
+    try:
+        # Non-finite numbers reach the caller, who looks for them; on the way they pass without a warning per tick.
+        with np.errstate(over="ignore", invalid="ignore"):
+            lane.run(threads, *arguments)
+    finally:
+        threads.lane_is_done()

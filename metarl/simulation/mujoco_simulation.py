@@ -88,6 +88,7 @@ class MujocoSimulation(Simulation):
         self._selected = np.ones(num_copies, bool)
         self._live: np.ndarray | None = None
         self._open(1)
+        self.reset()
 
     @property
     def control_period(self) -> float:
@@ -95,10 +96,14 @@ class MujocoSimulation(Simulation):
         return self.model.opt.timestep * self._frame_skip
 
     def use_threads(self, num_threads: int) -> None:
-        """Shares every control period among `num_threads` threads, the caller's included; resets all copies."""
+        """Shares every control period among `num_threads` threads, the caller's included; the state stays."""
+        rows = self._rows.copy()
         self._open(num_threads)
+        self._rows[:] = rows
+        self._refresh(None)
 
     def _open(self, num_threads: int) -> None:
+        """Opens the engine for all copies, in any state."""
         self._batch = mujoco_batch.Batch(self.model, self.num_copies, num_threads)
         # MuJoCo writes a log file at the first warning of each kind. Divergence is visible in the numbers themselves,
         # so the counters start above the value that triggers the log.
@@ -109,7 +114,6 @@ class MujocoSimulation(Simulation):
         self._xpos = self._batch.bind("xpos") if len(self._body_ids) else None
         self.fields = {name: self._batch.bind(name) for name in self._field_names}
         self._motion = self._rows[:, _motion_columns(self.model)]
-        self.reset()
 
     def reset(self, indices: np.ndarray | None = None, numbers: np.ndarray | None = None) -> None:
         """Puts the copies `indices` (int [k], default all) into the initial state, with nothing left of the old one.

@@ -84,9 +84,9 @@ class Simulation(abc.ABC):
         """
 
     def use_threads(self, num_threads: int) -> None:  # noqa: B027  (optional by intention)
-        """Shares every step among `num_threads` threads, the caller's included; resets all copies.
+        """Shares every step among `num_threads` threads, the caller's included, from now on.
 
-        Results do not depend on it. A simulation may do without; this one does.
+        Neither the state nor any result depends on it. A simulation may do without; this one does.
         """
 
     @abc.abstractmethod

@@ -151,16 +151,19 @@ def test_threads_do_not_disturb_each_other():
         np.testing.assert_array_equal(block.observe(), expected)
 
 
-def test_threads_of_one_block_change_nothing():
-    block = push(make_block(20))
-    block.use_threads(3)
-    assert not block.diverged.any()
-    np.testing.assert_array_equal(block.observe(), make_block(20).observe())
-    block.select(np.arange(15))
-    expected = make_block(20)
-    expected.select(np.arange(15))
-    np.testing.assert_array_equal(push(block, 30).observe(), push(expected, 30).observe())
-    np.testing.assert_array_equal(block.body_positions, expected.body_positions)
+@pytest.mark.parametrize("fields", [(), ("cvel", "subtree_com")])
+def test_threads_of_one_block_change_nothing(fields):
+    block, expected = (push(make_block(20, fields=fields), 20) for _ in range(2))
+    for num_threads in (3, 1, 2):
+        block.use_threads(num_threads)
+        np.testing.assert_array_equal(block.observe(), expected.observe())
+        for name in fields:
+            np.testing.assert_array_equal(block.fields[name], expected.fields[name])
+        for one in (block, expected):
+            one.select(np.arange(4 * num_threads))
+            push(one, 20)
+        np.testing.assert_array_equal(block.observe(), expected.observe())
+        np.testing.assert_array_equal(block.body_positions, expected.body_positions)
 
 
 def test_reset_leaves_nothing_of_the_old_state():

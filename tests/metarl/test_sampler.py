@@ -203,28 +203,6 @@ def test_finished_and_padding_tasks_are_not_stepped():
     np.testing.assert_array_equal(family.simulations[1].stepped, [H, H, 0, 0])
 
 
-def test_few_copies_of_a_threaded_family_are_one_lane_with_all_threads():
-    used = []
-
-    class Threaded(ToyFamily):
-        threaded = True
-
-        def make_simulation(self, num_copies):
-            simulation = super().make_simulation(num_copies)
-            simulation.use_threads = lambda num_threads: used.append((num_copies, num_threads))
-            return simulation
-
-    rng = np.random.default_rng(9)
-    for M, R, lanes, threads in ((4, 16, 1, [(64, 3)]), (5, 13, 3, []), (2, 40, 2, [])):
-        tasks, args = make_tasks(rng, M), arguments(rng, M)
-        used.clear()
-        sampler = Sampler(Threaded(), act, M, R, 5, 3)
-        assert (sampler.num_lanes, used) == (lanes, threads)
-        assert_same(
-            Sampler(ToyFamily(), act, M, R, 5, 3).collect(args, tasks, key(M)), sampler.collect(args, tasks, key(M))
-        )
-
-
 def test_shared_arguments_reach_the_policy_unsplit():
     def shifted(arguments, observation, standard_normal):
         assert arguments["gain"].shape == ()

@@ -120,6 +120,11 @@ def test_multipliers_do_not_compound():
     assert np.abs(first - second).max() > 1e-3
     simulation.use_threads(2)
     np.testing.assert_array_equal(first, rollout(family, tasks, numbers, actions, simulation))
+    rollout(family, tasks, numbers, actions[:4], simulation)
+    simulation.use_threads(3)
+    for action in actions[4:]:
+        simulation.step(action, tasks)
+    np.testing.assert_array_equal(first, np.concatenate([simulation.qpos, simulation.qvel], axis=1))
 
 
 def test_centre_of_mass_follows_the_masses():
