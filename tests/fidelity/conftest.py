@@ -1,8 +1,20 @@
-"""Gives every fidelity test the golden files of its kind in GOLDEN_DIR (default: the project's own copies)."""
+"""Gives every fidelity test the golden files of its kind in GOLDEN_DIR (default: the project's own copies).
+
+Without GOLDEN_DIR the tests of the MB-MPO family also run on files that naive computations write.
+"""
+
+import os
+import pathlib
 
 import numpy as np
 import pytest
 from kinds import KINDS, golden_files, kinds_of
+from naive_files import NAIVE
+
+
+def pytest_configure(config):
+    """Declares the marker of tests that compare the project with itself, for which one file is as good as another."""
+    config.addinivalue_line("markers", "no_naive_files: not on what naive computations write")
 
 
 def pytest_generate_tests(metafunc):
@@ -13,8 +25,10 @@ def pytest_generate_tests(metafunc):
     for kind in KINDS:
         fixture = f"{kind}_golden"
         if fixture in metafunc.fixturenames:
-            matching = [path for path in paths if kind in kinds_of(path)]
-            metafunc.parametrize(fixture, matching, ids=[p.name for p in matching], indirect=True, scope="module")
+            matching = {path.name: path for path in paths if kind in kinds_of(path)}
+            if "GOLDEN_DIR" not in os.environ and not metafunc.definition.get_closest_marker("no_naive_files"):
+                matching |= {name: name for name, (kinds, _) in NAIVE.items() if kind in kinds}
+            metafunc.parametrize(fixture, list(matching.values()), ids=list(matching), indirect=True, scope="module")
 
 
 def pytest_collection_modifyitems(config, items):
@@ -25,15 +39,17 @@ def pytest_collection_modifyitems(config, items):
         items[:] = [item for item in items if item not in dropped]
 
 
-def _load(request):
-    with np.load(request.param, allow_pickle=False) as arrays:
-        return {name: arrays[name] for name in arrays.files}
-
-
 def _golden_fixture(kind):
     @pytest.fixture(scope="module", name=f"{kind}_golden")
-    def golden(request):
-        return _load(request)
+    def golden(request, tmp_path_factory):
+        path = request.param
+        if not isinstance(path, pathlib.Path):
+            kinds, write = NAIVE[path]
+            path = tmp_path_factory.mktemp(path) / "mbmpo_naive.npz"
+            write(path)
+            assert tuple(kinds_of(path)) == kinds
+        with np.load(path, allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
 
     return golden
 

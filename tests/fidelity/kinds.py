@@ -22,7 +22,7 @@ KINDS = {
     "early_stopping": ("mbmpo_", r"stop\.\w+\.valid_loss"),
     "mpc": ("mbmpo_", r"chosen_candidate"),
     "processing": ("mbmpo_", r"batch1\.lens"),
-    "rewards": ("mbmpo_", r"\w+\.has_done"),
+    "rewards": ("mbmpo_", r"[^.]+\.has_done"),
 }
 
 

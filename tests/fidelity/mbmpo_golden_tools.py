@@ -25,6 +25,17 @@ def weights_of(golden, prefix):
     return {ours: tf.constant(arrays[theirs]) for theirs, ours in names_of(arrays)}
 
 
+def stacked_models(golden, prefix):
+    """Weights of an ensemble, [E, ...] by the project's names, from `<prefix>model<k>.`."""
+    count = len({m[1] for m in (re.match(re.escape(prefix) + r"model(\d+)\.", name) for name in golden) if m})
+    models = [group(golden, f"{prefix}model{k}.") for k in range(count)]
+    parts = {"V": "v", "g": "g", "b": "bias"}
+    return {
+        f"layer{name[1:]}.{parts[name[0]]}": tf.constant(np.stack([np.float32(model[name]) for model in models]))
+        for name in models[0]
+    }
+
+
 def flat(weights):
     """Weights as one vector, in the file's order."""
     depth = sum(name.endswith(".kernel") for name in weights)

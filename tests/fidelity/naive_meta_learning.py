@@ -106,82 +106,6 @@ def numeric_gradient(loss, theta, eps=1e-5):
     return unflat(result, theta)
 
 
-def ppo_loss(theta, pre, post, alpha, clip_eps, inner_coeff, outer_coeff=None):
-    """Mean over tasks; `outer_coeff` None: clipped."""
-    losses = []
-    for i, (before, after) in enumerate(zip(pre, post, strict=True)):
-        new = adapted(theta, before, alpha, "ratio")
-        r, adv = ratio(new, after), after["adv"]
-        if outer_coeff is None:
-            loss = -np.mean(np.minimum(r * adv, np.clip(r, 1 - clip_eps, 1 + clip_eps) * adv))
-        else:
-            loss = -np.mean(r * adv) + outer_coeff[i] * mean_kl(new, after)
-        losses.append(loss + inner_coeff[i] * mean_kl(theta, before))
-    return float(np.mean(losses))
-
-
-def adapted_coeff(coeff, kls, target):
-    result = []
-    for c, value in zip(coeff, kls, strict=True):
-        result.append(c / 2 if value < target / 1.5 else 2 * c if value > 1.5 * target else c)
-    return np.array(result)
-
-
-def ppo_file(path, seed=0):
-    """A file of the layout `mbmpo_meta_ppo.npz`."""
-    rng = np.random.default_rng(seed)
-    theta = random_theta(rng, (5, 4, 4, 2))
-    alpha, clip_eps, targets = 0.1, 0.2, (0.01, 0.001)
-    inner_coeff, outer_coeff = np.array([0.5, 2.0]), np.array([0.3, 0.7])
-    # The recorded distributions differ a little from theta's, so that KLs and ratios are not trivial.
-    behind = as_float32({name: value + 0.03 * rng.normal(size=value.shape) for name, value in theta.items()})
-    pre = [sampled(rng, behind, 5, rows) for rows in (14, 11)]
-    post = [
-        sampled(rng, adapted(behind, data, alpha, "ratio"), 5, rows) for data, rows in zip(pre, (12, 15), strict=True)
-    ]
-    arrays = {
-        "cfg.alpha": alpha,
-        "cfg.clip_eps": clip_eps,
-        "cfg.inner_coeff": inner_coeff,
-        "cfg.outer_coeff": outer_coeff,
-        "cfg.target_inner": targets[0],
-        "cfg.target_outer": targets[1],
-    }
-    arrays |= {f"theta.{name}": np.float32(value) for name, value in theta.items()}
-    for i, (before, after) in enumerate(zip(pre, post, strict=True)):
-        arrays |= {f"pre.task{i}.{name}": np.float32(value) for name, value in before.items()}
-        arrays |= {f"post.task{i}.{name}": np.float32(value) for name, value in after.items()}
-        arrays |= {f"adapted.task{i}.{n}": np.float32(v) for n, v in adapted(theta, before, alpha, "ratio").items()}
-    for case in ("clip", "klpen"):
-        penal = None if case == "clip" else outer_coeff
-
-        def loss(point, penal=penal):
-            return ppo_loss(point, pre, post, alpha, clip_eps, inner_coeff, penal)
-
-        def kls(point):
-            inner = np.array([mean_kl(point, data) for data in pre])
-            outer = [mean_kl(adapted(point, b, alpha, "ratio"), a) for b, a in zip(pre, post, strict=True)]
-            return inner, np.array(outer)
-
-        found = {"loss": loss(theta), "inner_kl": kls(theta)[0]}
-        found |= {f"grad.{name}": value for name, value in numeric_gradient(loss, theta).items()}
-        point, m, v = flat(theta), 0.0, 0.0
-        for t in range(1, 4):
-            g = flat(numeric_gradient(loss, unflat(point, theta)))
-            m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
-            point = point - 1e-3 * np.sqrt(1 - 0.999**t) / (1 - 0.9**t) * m / (np.sqrt(v) + 1e-8)
-        after = unflat(point, theta)
-        inner, outer = kls(after)
-        found |= {f"theta_after.{name}": value for name, value in after.items()}
-        found |= {"loss_after": loss(after), "inner_kl_after": inner}
-        found["inner_coeff_after"] = adapted_coeff(inner_coeff, inner, targets[0])
-        if case == "klpen":
-            found |= {"outer_kl": kls(theta)[1], "outer_kl_after": outer}
-            found["outer_coeff_after"] = adapted_coeff(outer_coeff, outer, targets[1])
-        arrays |= {f"{case}.{name}": value for name, value in found.items()}
-    np.savez(path, **arrays)
-
-
 def kl_gradient(theta, data):
     """Gradient of the mean KL, by back-propagation."""
     hidden = mean_network(theta, data["obs"])
@@ -199,43 +123,33 @@ def kl_gradient(theta, data):
     return {name: gradient[name] for name in theta}
 
 
-def trpo_file(path, seed=0):
-    """A file of the layout `mbmpo_trpo.npz`."""
-    rng = np.random.default_rng(seed)
-    theta = random_theta(rng, (5, 4, 4, 2))
-    data = sampled(rng, theta, 5, 40)
-    start, delta = flat(theta), 0.01
+def adapted_by(theta, phases, alpha, kind):
+    """Theta after one inner step on each of a task's phases."""
+    for data in phases:
+        theta = adapted(theta, data, alpha, kind)
+    return theta
 
-    def loss(vector):
-        return -float(np.mean(ratio(unflat(vector, theta), data) * data["adv"]))
 
-    def product(vector, eps=1e-5):
-        ends = [flat(kl_gradient(unflat(start + sign * eps * vector, theta), data)) for sign in (1, -1)]
-        return (ends[0] - ends[1]) / (2 * eps) + 1e-5 * vector
-
-    # At ratio 1 the gradients of r A and of log pi A agree.
-    g = flat(inner_gradient(theta, data, "likelihood"))
+def conjugate_gradient(product, g, iterations=10, residual_tol=1e-10):
     x, residual, p = np.zeros_like(g), g.copy(), g.copy()
-    for _ in range(10):
+    for _ in range(iterations):
         z = product(p)
         step = residual @ residual / (p @ z)
         x, new = x + step * p, residual - step * z
         p = new + (new @ new) / (residual @ residual) * p
         residual = new
+        if residual @ residual < residual_tol:
+            break
+    return x
+
+
+def line_search(start, x, product, loss, divergence, delta):
+    """(theta afterwards, index of the last candidate, whether it was rejected), vectors."""
     full = np.sqrt(2 * delta / (x @ product(x) + 1e-8)) * x
+    before = loss(start)
     for index in range(15):
         after = start - 0.8**index * full
-        divergence = mean_kl(unflat(after, theta), data)
-        if loss(after) < loss(start) and divergence <= delta:
+        if loss(after) < before and divergence(after) <= delta:
             break
-    vec = rng.normal(size=len(start))
-    arrays = {f"theta.{name}": np.float32(value) for name, value in theta.items()}
-    arrays |= {name: np.float32(value) for name, value in data.items()}
-    arrays |= {f"grad.{name}": value for name, value in unflat(g, theta).items()}
-    arrays |= {f"theta_after.{name}": value for name, value in unflat(after, theta).items()}
-    np.savez(
-        path,
-        **arrays,
-        **{"loss": loss(start), "kl": 0.0, "hvp.vec": vec, "hvp.exact": product(vec), "cg_direction": x},
-        **{"backtrack_index": index, "loss_after": loss(after), "kl_after": divergence, "delta": delta},
-    )
+    rejected = not (loss(after) < before and divergence(after) < delta)
+    return (start if rejected else after), index, rejected

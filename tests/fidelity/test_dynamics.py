@@ -3,6 +3,7 @@
 import re
 from types import SimpleNamespace
 
+import mbmpo_golden_tools as tools
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -11,24 +12,14 @@ from golden_tools import group
 from mbmpo.dynamics import DynamicsEnsemble, EarlyStopping, networks
 from mbmpo.dynamics.ensemble import EnsembleState
 
-_PARTS = {"V": "v", "g": "g", "b": "bias"}
-
-
-def _stacked_weights(golden, prefix):
-    count = len({m[1] for m in (re.match(re.escape(prefix) + r"model(\d+)\.", name) for name in golden) if m})
-    models = [group(golden, f"{prefix}model{k}.") for k in range(count)]
-    return {
-        f"layer{name[1:]}.{_PARTS[name[0]]}": tf.constant(np.stack([model[name] for model in models]))
-        for name in models[0]
-    }
-
 
 def _ensemble(weights, golden, batch_size=500):
     depth = networks.depth_of(weights)
     return DynamicsEnsemble(
         num_models=weights["layer0.v"].shape[0],
         hidden_sizes=[weights[f"layer{i}.v"].shape[2] for i in range(depth - 1)],
-        learning_rate=float(golden["cfg.lr"]),
+        weight_normalization="layer0.g" in weights,
+        learning_rate=float(golden.get("cfg.lr", 1e-3)),
         batch_size=batch_size,
         persistency=1.0,
     )
@@ -48,7 +39,7 @@ def _data(golden, prefix):
 
 
 def _assert_weights(state: EnsembleState, golden, prefix):
-    for name, expected in _stacked_weights(golden, prefix).items():
+    for name, expected in tools.stacked_models(golden, prefix).items():
         expected = expected.numpy()
         np.testing.assert_allclose(state.weights[name], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
@@ -66,7 +57,7 @@ def _fit(ensemble, state, golden, prefix, epochs, **given):
 
 
 def test_forward_without_normalisation(dynamics_golden):
-    weights = _stacked_weights(dynamics_golden, "init.")
+    weights = tools.stacked_models(dynamics_golden, "init.")
     x = np.concatenate([dynamics_golden["raw.obs_normalised"], dynamics_golden["raw.act_normalised"]], axis=1)
     E = weights["layer0.v"].shape[0]
     found = networks.predict(networks.effective_layers(weights), tf.constant(np.stack([x] * E)))
@@ -75,50 +66,54 @@ def test_forward_without_normalisation(dynamics_golden):
 
 
 @pytest.fixture(scope="module")
-def two_fits(dynamics_golden):
-    weights = _stacked_weights(dynamics_golden, "init.")
+def fits(dynamics_golden):
+    """(prefix, ensemble, state afterwards, report) of all fits, each from where the one before ended."""
+    weights = tools.stacked_models(dynamics_golden, "init.")
     ensemble = _ensemble(weights, dynamics_golden)
-    state, fits = _state(ensemble, weights, dynamics_golden), {}
-    for prefix in ("fit1.", "fit2."):
-        state, result = _fit(ensemble, state, dynamics_golden, prefix, int(dynamics_golden[f"{prefix}epochs"]))
-        fits[prefix] = ensemble, state, result
-    return fits
+    state, found = _state(ensemble, weights, dynamics_golden), []
+    while f"fit{len(found) + 1}.perm" in dynamics_golden:
+        prefix = f"fit{len(found) + 1}."
+        epochs = len(dynamics_golden[f"{prefix}valid_loss"])
+        assert epochs == int(dynamics_golden.get(f"{prefix}epochs", epochs))
+        state, result = _fit(ensemble, state, dynamics_golden, prefix, epochs)
+        found.append((prefix, ensemble, state, result))
+    return found
 
 
-@pytest.mark.parametrize("prefix", ["fit1.", "fit2."])
-def test_fit(dynamics_golden, two_fits, prefix):
-    _, state, result = two_fits[prefix]
-    names = (("observation", "obs"), ("action", "act"), ("delta", "delta"))
-    for ours, theirs in names:
-        for kind in ("mean", "std"):
-            found = getattr(state.normalisation, f"{ours}_{kind}")
-            np.testing.assert_allclose(found, dynamics_golden[f"{prefix}norm.{theirs}.{kind}"], rtol=1e-6)
-    np.testing.assert_allclose(result.train_loss, dynamics_golden[f"{prefix}train_loss"], rtol=1e-4)
-    np.testing.assert_allclose(result.valid_loss, dynamics_golden[f"{prefix}valid_loss"], rtol=1e-4)
-    _assert_weights(state, dynamics_golden, f"{prefix}weights_after.")
+def test_fit(dynamics_golden, fits):
+    for prefix, _, state, result in fits:
+        for ours, theirs in (("observation", "obs"), ("action", "act"), ("delta", "delta")):
+            for kind in ("mean", "std"):
+                found = getattr(state.normalisation, f"{ours}_{kind}")
+                expected = dynamics_golden[f"{prefix}norm.{theirs}.{kind}"]
+                np.testing.assert_allclose(found, expected, rtol=1e-6, err_msg=f"{prefix}{theirs}")
+        np.testing.assert_allclose(result.train_loss, dynamics_golden[f"{prefix}train_loss"], 1e-4, err_msg=prefix)
+        np.testing.assert_allclose(result.valid_loss, dynamics_golden[f"{prefix}valid_loss"], 1e-4, err_msg=prefix)
+        _assert_weights(state, dynamics_golden, f"{prefix}weights_after.")
 
 
-@pytest.mark.parametrize("prefix", ["fit1.", "fit2."])
-def test_predictions(dynamics_golden, two_fits, prefix):
-    ensemble, state, _ = two_fits[prefix]
-    effective = ensemble.effective(state)
-    expected = group(dynamics_golden, f"{prefix}predict.")
-    rows = tf.constant(expected["obs"], tf.float32), tf.constant(expected["act"], tf.float32)
-    member = tf.constant(expected["rand_model_index"], tf.int32)
-    found = {
-        "all": ensemble.predict_all(effective, *rows),
-        "mean": ensemble.predict_mean(effective, *rows),
-        "model_batches": ensemble.predict_model_batches(effective, *rows),
-        "rand": ensemble.predict_random(effective, *rows, member),
-        "std": ensemble.predict_std(effective, *rows),
-    }
-    for name, value in found.items():
+def test_predictions(dynamics_golden, fits):
+    for prefix, ensemble, state, _ in fits:
+        effective = ensemble.effective(state)
+        expected = group(dynamics_golden, f"{prefix}predict.")
+        rows = tf.constant(expected["obs"], tf.float32), tf.constant(expected["act"], tf.float32)
+        member = tf.constant(expected["rand_model_index"], tf.int32)
+        found = {
+            "all": ensemble.predict_all(effective, *rows),
+            "mean": ensemble.predict_mean(effective, *rows),
+            "model_batches": ensemble.predict_model_batches(effective, *rows),
+            "rand": ensemble.predict_random(effective, *rows, member),
+            "std": ensemble.predict_std(effective, *rows),
+        }
         scale = np.abs(expected["all"]).max()
-        np.testing.assert_allclose(value, expected[name], rtol=1e-4, atol=1e-6 * scale, err_msg=name)
+        for name, value in found.items():
+            np.testing.assert_allclose(value, expected[name], rtol=1e-4, atol=1e-6 * scale, err_msg=f"{prefix}{name}")
 
 
 def test_mini_batches(dynamics_golden):
-    weights = _stacked_weights(dynamics_golden, "mini.init.")
+    if "mini.perm" not in dynamics_golden:
+        pytest.skip("the file has no fit in mini-batches")
+    weights = tools.stacked_models(dynamics_golden, "mini.init.")
     ensemble = _ensemble(weights, dynamics_golden, int(dynamics_golden["mini.batch_size"]))
     order = dynamics_golden["mini.batch_order"]
     state, result = _fit(
@@ -129,6 +124,10 @@ def test_mini_batches(dynamics_golden):
         len(order),
         batch_order=order,
     )
+    if "mini.batch_rows" in dynamics_golden:
+        num_train = ensemble.num_train_rows(len(dynamics_golden["mini.obs"]))
+        sizes = np.minimum(ensemble.batch_size, num_train - ensemble.batch_size * order)
+        np.testing.assert_array_equal(sizes, dynamics_golden["mini.batch_rows"])
     np.testing.assert_allclose(result.batch_loss, dynamics_golden["mini.train_loss"], rtol=1e-4)
     np.testing.assert_allclose(result.valid_loss, dynamics_golden["mini.valid_loss"], rtol=1e-4)
     _assert_weights(state, dynamics_golden, "mini.weights_after.")

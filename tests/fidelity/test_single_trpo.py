@@ -1,17 +1,15 @@
-"""Single-task TRPO with the exact product against the original program's numbers, and a naive computation's."""
+"""One step of single-task TRPO with the exact product (MB-MPO specification, section 4.1)."""
 
 import mbmpo_golden_tools as tools
-import naive_meta_learning as naive
 import numpy as np
-import pytest
-from kinds import kinds_of
 
 from mbmpo.meta_updates import TRPO, mean_gradient, mean_kl, mean_term
 from mbmpo.objectives import MetaData
 from metarl.optim.trust_region import conjugate_gradient, flatten, unflatten
 
 
-def check(golden, atol=1e-4):
+def test_one_step(single_trpo_golden):
+    golden = single_trpo_golden
     theta = tools.weights_of(golden, "theta.")
     post = tools.phase_of_tasks([{name: golden[name] for name in ("obs", "act", "adv", "old_mean", "old_log_std")}])
     data = MetaData((), post)
@@ -33,21 +31,6 @@ def check(golden, atol=1e-4):
     np.testing.assert_allclose(tools.flat(unflatten(direction, theta)), expected, 5e-3, 5e-3 * np.max(np.abs(expected)))
     after, _, info = update.update(theta, {}, evaluate)
     assert int(info["backtrack_index"]) == int(golden["backtrack_index"])
-    tools.assert_weights(after, golden, "theta_after.", 0.0, atol)
+    tools.assert_weights(after, golden, "theta_after.", 0.0, 1e-4)
     np.testing.assert_allclose(info["loss_after"], golden["loss_after"], 5e-3, 1e-5)
     np.testing.assert_allclose(info["kl_after"], golden["kl_after"], 5e-3, 1e-6)
-
-
-def test_file(single_trpo_golden):
-    check(single_trpo_golden)
-
-
-# Seeds whose ten iterations float32 can follow: others amplify its rounding to a percent of the direction.
-@pytest.mark.parametrize("seed", [0, 2])
-def test_the_naive_computation(tmp_path, seed):
-    path = tmp_path / "mbmpo_trpo.npz"
-    naive.trpo_file(path, seed)
-    assert kinds_of(path) == ["single_trpo"]
-    with np.load(path) as arrays:
-        # Ten conjugate-gradient iterations amplify the difference between float32 and float64.
-        check(dict(arrays), atol=1e-3)
