@@ -141,11 +141,7 @@ class _Reader:
         path = project.find_gin_file(name, asked_by)
         if path in including:
             raise UserError(f"{asked_by}: the gin file {name!r} includes itself")
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"{asked_by}: cannot read the gin file {name!r}: {_first_line(error)}") from error
-        self.text(text, name, (*including, path))
+        self.text(project.gin_text(path, name, asked_by), name, (*including, path))
 
     def text(self, text: str, source: str, including: tuple[Path, ...]) -> None:
         for statement in _statements(text, source):

@@ -34,6 +34,24 @@ def find_gin_file(name: str, asked_by: str) -> Path:
     raise UserError(f"{asked_by}: no gin file {name!r}{did_you_mean(name, _known_gin_files(name))}")
 
 
+def gin_text(path: Path, name: str, asked_by: str) -> str:
+    """Returns what a gin file says.
+
+    Args:
+        path: of the file.
+        name: as the user wrote it.
+        asked_by: what names the file, for the message.
+
+    Raises:
+        UserError: it cannot be read, or is no text.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        why = " ".join(str(error).split())
+        raise UserError(f"{asked_by}: cannot read the gin file {name!r}: {why}") from error
+
+
 def configs() -> dict[str, str]:
     """Returns the experiments' and studies' config files, 'configs/x.gin', with the first line of their headers."""
     found: dict[str, str] = {}

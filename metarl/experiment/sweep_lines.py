@@ -14,6 +14,7 @@ from typing import Any
 
 from gin import config_parser
 
+from metarl.experiment import project
 from metarl.experiment.errors import UserError
 from metarl.experiment.gin_bindings import ReferenceRecorder
 
@@ -104,7 +105,7 @@ def of_header(paths: Iterable[Path]) -> tuple[list[Axis], tuple[int, ...] | None
     """
     axes, seeds = [], None
     for path in paths:
-        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        for number, line in enumerate(project.gin_text(path, str(path), "--gin_file").splitlines(), 1):
             where = f"{path}:{number}"
             if line.startswith("# sweep:"):
                 axes.append(parse(line.removeprefix("# sweep:"), where))

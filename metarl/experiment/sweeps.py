@@ -86,14 +86,14 @@ def bound_keys(gin_files: Sequence[str], gin_params: Sequence[str] = ()) -> dict
                     path = project.find_gin_file(statement.filename, source)
                     if path in including:
                         raise UserError(f"{source}: the gin file {statement.filename!r} includes itself")
-                    read(path.read_text(encoding="utf-8"), statement.filename, (*including, path))
+                    read(project.gin_text(path, statement.filename, source), statement.filename, (*including, path))
         except (SyntaxError, ValueError, StopIteration, RuntimeError, tokenize.TokenError) as error:
             what = error.args[0] if isinstance(error, tokenize.TokenError) else error
             raise UserError(f"{source}: not valid gin: {' '.join(str(what).split())}") from error
 
     for name in gin_files:
         path = project.find_gin_file(name, "--gin_file")
-        read(path.read_text(encoding="utf-8"), name, (path,))
+        read(project.gin_text(path, name, "--gin_file"), name, (path,))
     for statement in gin_params:
         read(statement, f"--gin_param={statement.strip()!r}", ())
     return bound

@@ -89,9 +89,9 @@ def _draw_panel(axes: Axes, panel: Panel, colours: dict[str, Any], statistic: st
     if not panel.log_x and largest >= 10_000:
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         axes.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
-    axes.set_title(panel.title, fontsize=9)
-    axes.set_xlabel(panel.x_label, fontsize=8)
-    axes.set_ylabel(panel.y_label, fontsize=8)
+    axes.set_title(_literal(panel.title), fontsize=9)
+    axes.set_xlabel(_literal(panel.x_label), fontsize=8)
+    axes.set_ylabel(_literal(panel.y_label), fontsize=8)
     axes.tick_params(which="both", labelsize=7)
     axes.grid(alpha=0.3, linewidth=0.5)
     for side in ("top", "right"):
@@ -130,9 +130,14 @@ def _legend_entries(plan: FigurePlan, colours: dict[str, Any]) -> list[Line2D]:
     entries = []
     for label, numbers in counts.items():
         number = str(min(numbers)) if len(numbers) == 1 else f"{min(numbers)}-{max(numbers)}"
-        text = f"{label} ({number} run{'' if number == '1' else 's'})"
+        text = f"{_literal(label)} ({number} run{'' if number == '1' else 's'})"
         entries.append(Line2D([], [], color=colours[label], linewidth=1.5, label=text))
     return entries
+
+
+def _literal(text: str) -> str:
+    """Keeps matplotlib from reading a folder's or a value's dollar signs as a formula."""
+    return text.replace("$", r"\$")
 
 
 def _colours(labels: list[str]) -> dict[str, Any]:

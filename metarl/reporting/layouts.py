@@ -143,7 +143,8 @@ def mbmpo(found: Sequence[Run], group_by: Sequence[str]) -> list[FigurePlan]:
         model_based = [run for run in members if _is_model_based(run)]
         if model_based:
             curves = _pooled_curves(model_based, group_by, _MODEL_BASED_END)
-            based.append(Panel(family, _X_LABELS["env_steps"], "return", curves))
+            if curves:
+                based.append(Panel(family, _X_LABELS["env_steps"], "return", curves))
         if len(model_based) < len(members):
             curves = _pooled_curves(members, group_by, _MODEL_FREE_END, positive=True)
             based_labels = runs.group(model_based, group_by) if model_based else {}
@@ -151,7 +152,9 @@ def mbmpo(found: Sequence[Run], group_by: Sequence[str]) -> list[FigurePlan]:
             end = min(_MODEL_FREE_END, 1.15 * max((float(curve.x[-1]) for curve in curves), default=1.0))
             panel = Panel(family, _X_LABELS["env_steps"], "return", curves, log_x=True, reference_lines=best)
             panel.x_end = end
-            free.append(panel)
+            if curves:
+                free.append(panel)
+    _require(based or free, "--layout=mbmpo: no run has enough steps, or a row, to be drawn")
     plans = [FigurePlan("mbmpo_model_based", _grid(based), band="std")] if based else []
     return plans + ([FigurePlan("mbmpo_model_free", _grid(free), band="std")] if free else [])
 
@@ -274,8 +277,11 @@ def _by_fast_update(run: Run, goal_set: str) -> np.ndarray:
             return values[:, measured[-1]]
     for row in run.final_rows():
         if row.get("goal_set") == goal_set:
-            after = [name for name in row if re.fullmatch(r"fast_update_\d+", name)]
-            return np.array([float(row[name]) for name in after if row[name]])
+            after = [name for name in row if name and re.fullmatch(r"fast_update_\d+", name)]
+            try:
+                return np.array([float(row[name]) for name in after if row[name]])
+            except ValueError as error:
+                raise UserError(f"{run.path}: a return in its final table is not a number") from error
     return np.array([])
 
 

@@ -49,8 +49,11 @@ class Run:
         self.settings = settings | changed | {"folder": path.name}
         if "SEED" in changed:
             self.settings["seed"] = changed["SEED"]
-        with (path / _TABLE).open(newline="", encoding="utf-8", errors="replace") as file:
-            self.columns = next(csv.reader(file), [])
+        try:
+            with (path / _TABLE).open(newline="", encoding="utf-8", errors="replace") as file:
+                self.columns = next(csv.reader(file), [])
+        except csv.Error as error:
+            raise UserError(f"{path / _TABLE} cannot be read: it is not a table") from error
 
     @property
     def method(self) -> str:
@@ -90,10 +93,12 @@ class Run:
     def final_rows(self) -> list[dict[str, str]]:
         """Returns the table at the end of the run, or [] before that."""
         try:
-            with (self.path / _FINAL).open(newline="", encoding="utf-8") as file:
+            with (self.path / _FINAL).open(newline="", encoding="utf-8", errors="replace") as file:
                 return list(csv.DictReader(file))
         except FileNotFoundError:
             return []
+        except csv.Error as error:
+            raise UserError(f"{self.path / _FINAL} cannot be read: it is not a table") from error
 
 
 def _lines(text: str) -> list[str]:

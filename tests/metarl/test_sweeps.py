@@ -211,6 +211,14 @@ def test_a_wrong_request_names_the_mistake(study, sweeps_, message):
     assert str(caught.value).startswith(message)
 
 
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"include 'binary.gin'\n"])
+def test_a_gin_file_that_is_no_text_is_one_line(study, content):
+    (study / "binary.gin").write_bytes(b"\xff")
+    (study / "study.gin").write_bytes(content)
+    with pytest.raises(UserError, match=r"cannot read the gin file '(study|binary)\.gin'"):
+        sweep_command.make_index(Request(("study.gin",), seeds="1"))
+
+
 def test_no_value_chooses_a_folder_outside_the_sweep(study):
     values = ["../../etc", "a/b", "a_b", "a b", "/", "..", ".", "", "x" * 500, "\n", "ü", "-rf", "$(touch x)"]
     runs = sweeps.plan([Axis(("RATE",), tuple((value,) for value in values))], [1])
