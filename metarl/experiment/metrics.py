@@ -81,10 +81,14 @@ class CsvWriter:
     def write(self, iteration: int, metrics: Metrics, figures: Mapping[str, Figure]) -> None:
         """Appends a row.
 
+        A run that an older version began may lack columns that are measured now: its rows get empty cells there.
+
         Raises:
-            UserError: the metrics are not the columns of the file; it was written by another version.
+            UserError: the file has columns that are not measured; it was written by another version.
         """
         columns = ["iteration", *metrics]
+        if self._file is None and self._columns is not None and set(self._columns) < set(columns):
+            self._widen(columns)
         if self._columns is not None and self._columns != columns:
             odd = sorted(set(columns) ^ set(self._columns)) or columns
             raise UserError(f"{self._path} has other columns than the metrics measured now: {', '.join(odd)}")
@@ -96,6 +100,18 @@ class CsvWriter:
         row = [iteration, *("" if value is None else plain_number(value) for value in metrics.values())]
         csv.writer(self._file, lineterminator="\n").writerow(row)
         self._file.flush()
+
+    def _widen(self, columns: list[str]) -> None:
+        """Writes the file anew with more columns."""
+        with self._path.open(newline="", encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(self._path, text.getvalue())
+        logging.info("%s gets %d new columns", self._path, len(columns) - len(self._columns or ()))
+        self._columns = columns
 
     def sync(self) -> None:
         """Makes the rows durable."""

@@ -359,6 +359,20 @@ def test_changed_columns_are_one_line(toy):
     assert "other columns than the metrics measured now: train/other, train/steps" in mistake()
 
 
+def test_a_run_without_newer_columns_goes_on(toy):
+    """What an older version did not measure is empty in its rows; what it wrote stays as it is."""
+    run("ITERATIONS = 5")
+    path, whole = toy / "run" / "progress.csv", rows()
+    assert list(whole[0])[2] == "train/steps"
+    cells = [line.split(",") for line in path.read_text().splitlines()]
+    path.write_text("".join(",".join([*line[:2], *line[3:]]) + "\n" for line in cells))
+    assert run("ITERATIONS = 6") == 0
+    after = rows()
+    assert after[:5] == [row | {"train/steps": ""} for row in whole]
+    assert after[5]["train/steps"] == "600"
+    assert list(after[5]) == list(whole[0])
+
+
 def test_tables_line_up():
     table = aligned([{"set": "D", "return": -12.34567, "n": 3}, {"set": "D''", "return": None, "n": 12}])
     assert table == "set  return   n\n  D  -12.35   3\nD''       -  12"
