@@ -4,11 +4,14 @@ import time
 
 import numpy as np
 import tensorflow as tf
+from hypothesis import strategies as st
 
 from metarl.sampling.noise import NoiseKey
 from metarl.simulation.task_family import Simulation, StepOutcome, TaskFamily
 
 A = 2
+# Of rounds that plain loops can repeat.
+SIZES = {"seed": st.integers(0, 10**6), "M": st.integers(1, 5), "R": st.integers(1, 4), "H": st.integers(1, 9)}
 
 
 def _hash01(x):
@@ -151,6 +154,20 @@ def key(M, seed=3, iteration=5, phase="train/round_1"):
 
 def arguments(rng, M):
     return {"shift": rng.normal(size=(M, A)).astype(np.float32)}
+
+
+def flat_steps(episodes):
+    """The steps of `reference`'s episodes, one after the other, with their time index."""
+    return [dict(step, time=t) for episode in episodes for t, step in enumerate(episode)]
+
+
+def assert_layout(steps, task, episodes, flat):
+    """Row `task` holds exactly these steps, and its episodes end where these end."""
+    count = len(flat)
+    np.testing.assert_array_equal(steps.valid[task], np.arange(steps.valid.shape[1]) < count)
+    np.testing.assert_array_equal(np.flatnonzero(steps.last[task]) + 1, np.cumsum([len(e) for e in episodes]))
+    for name in ("observation", "logits", "action", "time") if count else ():
+        np.testing.assert_array_equal(getattr(steps, name)[task, :count], np.stack([step[name] for step in flat]))
 
 
 def assert_same(a, b):

@@ -7,6 +7,7 @@ one lane. Shapes: `m` task slots of a lane, `R` copies per task, `n` = m R, `H` 
 
 import threading
 from collections.abc import Callable
+from time import perf_counter
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +29,13 @@ class _Ended(NamedTuple):
 
 
 class Lane:
-    """Task slots `first` to `first + count - 1` of the batch; slots beyond `count` are padding and never stepped."""
+    """Task slots `first` to `first + count - 1` of the batch; slots beyond `count` are padding and never stepped.
+
+    Attributes:
+        steps_taken: environment steps made in the current or last round.
+        policy_seconds: time in the policy, of the same round.
+        simulation_seconds: time in steps, resets and observations, of the same round.
+    """
 
     def __init__(
         self,
@@ -56,6 +63,7 @@ class Lane:
         """
         self.first, self.count, self.num_slots = first, count, num_slots
         self.steps_taken = 0
+        self.policy_seconds = self.simulation_seconds = 0.0
         self._family, self._R, self._H, self._quota = family, rollouts_per_task, horizon, quota
         self._num_copies = num_slots * rollouts_per_task
         self._simulation = family.make_simulation(self._num_copies)
@@ -109,13 +117,16 @@ class Lane:
         nothing = np.zeros(0, np.int64)
         ended: list[_Ended] = []
         self.steps_taken = 0
+        self.policy_seconds = self.simulation_seconds = 0.0
         if FINAL_OBSERVATION in self._info:
             self._info[FINAL_OBSERVATION].fill(0.0)
 
+        began = perf_counter()
         simulation.assign_tasks(tasks_of_copies)
         simulation.reset(None, resets.draw(np.repeat(np.arange(self.num_slots), R)))
         simulation.select(None if live.all() else np.flatnonzero(live))
         observation = simulation.observe()
+        self.simulation_seconds += perf_counter() - began
         for tick in range(quota.max_ticks):
             if cancelled.is_set():
                 return
@@ -126,8 +137,12 @@ class Lane:
             packed[..., :observed] = observation.reshape(self.num_slots, R, observed)
             packed[..., observed:] = normals.at(tick)
             output = self._outputs[tick]
+            began = perf_counter()
             output[...] = policy(packed)
+            acted = perf_counter()
+            self.policy_seconds += acted - began
             outcome = simulation.step(output[..., 2 * A :].astype(np.float64).reshape(-1, A), tasks_of_copies)
+            self.simulation_seconds += perf_counter() - acted
             self._reward[tick] = outcome.reward
             self._record_info(tick, outcome.info)
             self.steps_taken += num_live
@@ -161,9 +176,13 @@ class Lane:
                         live, num_live = still, int(still.sum())
                         simulation.select(np.flatnonzero(live))
                 restarting = ending[live[ending]]
+                began = perf_counter()
                 simulation.reset(restarting, resets.draw(restarting // R))
+                self.simulation_seconds += perf_counter() - began
                 next_due = int(start[live].min()) + self._H
+            began = perf_counter()
             observation = simulation.observe()
+            self.simulation_seconds += perf_counter() - began
             if observation_noise is not None:
                 exact = observation[ending]
                 observation = observation + observation_noise[0] * observation_noise[1].at(tick).reshape(-1, observed)

@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from metarl.sampling.noise import NoiseKey
-from metarl.sampling.sampler import Sampler
+from metarl.sampling.sampler import Sampler, SamplingSeconds
 from metarl.sampling.steps import Batch
 from metarl.seeding import keyed_generator
 from metarl.simulation.task_family import TaskFamily
@@ -45,6 +45,7 @@ def collect_random(
     tasks: np.ndarray | None = None,
     progress: Callable[[int], None] | None = None,
     record_final: bool = False,
+    watch: Callable[[SamplingSeconds], None] | None = None,
 ) -> Batch:
     """Steps all copies with uniform actions until their finished episodes hold `min_steps` steps.
 
@@ -60,6 +61,7 @@ def collect_random(
         tasks: [n', G], copy i works on row i modulo n'; default: each copy's own draw from the family.
         progress: called now and then with the environment steps made since the last call.
         record_final: as in `Sampler`.
+        watch: told where the time went.
 
     Returns:
         The batch with one row per copy, [n, S, ...].
@@ -83,4 +85,7 @@ def collect_random(
         min_steps=min_steps,
         record_final=record_final,
     )
-    return sampler.collect({}, tasks, NoiseKey(seed, 0, phase, range(num_copies)), progress=progress)
+    batch = sampler.collect({}, tasks, NoiseKey(seed, 0, phase, range(num_copies)), progress=progress)
+    if watch is not None:
+        watch(sampler.seconds)
+    return batch

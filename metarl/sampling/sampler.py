@@ -7,7 +7,7 @@ import concurrent.futures
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -29,6 +29,20 @@ _HOST_ROLLOUTS = 8
 # Up to so many copies in all, one lane whose physics is shared among the threads is faster than one lane per thread:
 # a tick is then so short that lanes mostly wait for each other's interpreter lock.
 _ONE_LANE_COPIES = 4
+
+
+class SamplingSeconds(NamedTuple):
+    """Where the time of a round went.
+
+    Attributes:
+        policy: acting, in the lane that took longest.
+        simulation: steps, resets and observations, in the lane that took longest.
+        processing: laying out the episodes.
+    """
+
+    policy: float
+    simulation: float
+    processing: float
 
 
 class Sampler:
@@ -116,6 +130,15 @@ class Sampler:
     def steps_taken(self) -> int:
         """Environment steps made in the current or last round, those that the stop rule drops included."""
         return sum(lane.steps_taken for lane in self._lanes)
+
+    @property
+    def seconds(self) -> SamplingSeconds:
+        """Where the time of the last round went."""
+        return SamplingSeconds(
+            max(lane.policy_seconds for lane in self._lanes),
+            max(lane.simulation_seconds for lane in self._lanes),
+            self.assembly_seconds,
+        )
 
     def collect(
         self,

@@ -5,7 +5,19 @@ import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy_family import A, ToyFamily, act, arguments, assert_same, key, make_tasks, reference
+from toy_family import (
+    SIZES,
+    A,
+    ToyFamily,
+    act,
+    arguments,
+    assert_layout,
+    assert_same,
+    flat_steps,
+    key,
+    make_tasks,
+    reference,
+)
 
 from metarl.compiled import flat_call
 from metarl.sampling.noise import NoiseKey
@@ -14,14 +26,7 @@ from metarl.seeding import keyed_generator
 
 
 @settings(max_examples=30, deadline=None)
-@given(
-    seed=st.integers(0, 10**6),
-    M=st.integers(1, 5),
-    R=st.integers(1, 4),
-    H=st.integers(1, 9),
-    threads=st.integers(1, 3),
-    ends_early=st.booleans(),
-)
+@given(**SIZES, threads=st.integers(1, 3), ends_early=st.booleans())
 def test_stop_rule_equals_plain_loops(seed, M, R, H, threads, ends_early):
     rng = np.random.default_rng(seed)
     family = ToyFamily(ends_early)
@@ -35,18 +40,14 @@ def test_stop_rule_equals_plain_loops(seed, M, R, H, threads, ends_early):
         for task in range(M):
             generator = keyed_generator(seed, 5, phase, task)
             expected = reference(tasks[task], args["shift"][task], generator, R, H, ends_early)
-            flat = [dict(step, time=t) for episode in expected for t, step in enumerate(episode)]
+            flat = flat_steps(expected)
             count = len(flat)
             assert R * H <= count <= S
-            np.testing.assert_array_equal(steps.valid[task], np.arange(S) < count)
-            for name in ("observation", "logits", "action", "time"):
-                value = np.stack([step[name] for step in flat])
-                np.testing.assert_array_equal(getattr(steps, name)[task, :count], value)
+            assert_layout(steps, task, expected, flat)
             for name in ("position", "distance"):
                 value = np.stack([step[name] for step in flat])
                 np.testing.assert_array_equal(info[name][task, :count], value)
             np.testing.assert_array_equal(steps.reward[task, :count], np.float32([s["reward"] for s in flat]))
-            np.testing.assert_array_equal(np.flatnonzero(steps.last[task]) + 1, np.cumsum([len(e) for e in expected]))
             for episode, begin in zip(expected, np.cumsum([0] + [len(e) for e in expected]), strict=False):
                 assert episodes.task[index] == task
                 assert episodes.start[index] == begin

@@ -4,7 +4,19 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toy_family import ToyFamily, act, arguments, assert_same, key, make_tasks, reference, reference_ticks
+from toy_family import (
+    SIZES,
+    ToyFamily,
+    act,
+    arguments,
+    assert_layout,
+    assert_same,
+    flat_steps,
+    key,
+    make_tasks,
+    reference,
+    reference_ticks,
+)
 
 from metarl.experiment.errors import UserError
 from metarl.sampling.noise import NoiseKey
@@ -18,27 +30,15 @@ from metarl.seeding import keyed_generator
 def assert_task(batch, task, expected):
     """Row `task` of the batch holds exactly the episodes `expected`."""
     steps, episodes, _ = batch
-    flat = [dict(step, time=t) for episode in expected for t, step in enumerate(episode)]
-    count = len(flat)
-    np.testing.assert_array_equal(steps.valid[task], np.arange(steps.valid.shape[1]) < count)
-    np.testing.assert_array_equal(np.flatnonzero(steps.last[task]) + 1, np.cumsum([len(e) for e in expected]))
+    assert_layout(steps, task, expected, flat_steps(expected))
     mine = episodes.task == task
     np.testing.assert_array_equal(episodes.length[mine], [len(e) for e in expected])
     np.testing.assert_array_equal(episodes.terminated[mine], [e[-1]["terminated"] for e in expected])
     np.testing.assert_array_equal(episodes.start[mine], np.cumsum([0] + [len(e) for e in expected])[:-1])
-    for name in ("observation", "logits", "action", "time") if count else ():
-        np.testing.assert_array_equal(getattr(steps, name)[task, :count], np.stack([step[name] for step in flat]))
 
 
 @settings(max_examples=25, deadline=None)
-@given(
-    seed=st.integers(0, 10**6),
-    M=st.integers(1, 5),
-    R=st.integers(1, 4),
-    H=st.integers(1, 9),
-    threads=st.integers(1, 3),
-    ends_early=st.booleans(),
-)
+@given(**SIZES, threads=st.integers(1, 3), ends_early=st.booleans())
 def test_random_resets_equal_plain_loops(seed, M, R, H, threads, ends_early):
     rng = np.random.default_rng(seed)
     tasks, args = make_tasks(rng, M), arguments(rng, M)
@@ -51,14 +51,7 @@ def test_random_resets_equal_plain_loops(seed, M, R, H, threads, ends_early):
 
 
 @settings(max_examples=40, deadline=None)
-@given(
-    seed=st.integers(0, 10**6),
-    M=st.integers(1, 5),
-    R=st.integers(1, 4),
-    H=st.integers(1, 9),
-    ends_early=st.booleans(),
-    ratio=st.none() | st.floats(0.05, 3.5),
-)
+@given(**SIZES, ends_early=st.booleans(), ratio=st.none() | st.floats(0.05, 3.5))
 def test_global_rule_equals_plain_loops(seed, M, R, H, ends_early, ratio):
     """Lock-step until the finished steps of all tasks together suffice; nothing of that tick is dropped."""
     rng = np.random.default_rng(seed)
@@ -150,13 +143,7 @@ def test_random_collection_is_limited_to_100_copies():
 
 
 @settings(max_examples=25, deadline=None)
-@given(
-    seed=st.integers(0, 10**6),
-    M=st.integers(1, 4),
-    R=st.integers(1, 3),
-    H=st.integers(1, 9),
-    threads=st.integers(1, 2),
-)
+@given(**SIZES, threads=st.integers(1, 2))
 def test_truncation_keeps_every_step_of_h_ticks(seed, M, R, H, threads):
     """All copies make H steps; what was complete by then is as without truncation, the rest is cut."""
     rng = np.random.default_rng(seed)
