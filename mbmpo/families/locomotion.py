@@ -13,6 +13,9 @@ from mbmpo.families.random_parameters import RandomParameters
 from metarl.experiment import checks
 from metarl.simulation.task_family import StepOutcome
 
+# What hopper and walker are observed to move at, at most; m/s and rad/s.
+VELOCITY_LIMIT = 10.0
+
 
 class Locomotion(MujocoFamily):
     """Move along +x: reward v + alive_bonus - control_cost ‖a‖², with actuators of ±1.
@@ -104,11 +107,49 @@ class Locomotion(MujocoFamily):
         return tf.clip_by_value(reward, -REWARD_LIMIT, REWARD_LIMIT) if self.clips_model_reward else reward
 
 
+class Upright(Locomotion):
+    """A planar body that must not fall, with a control period of its own choice (O-18).
+
+    Observation: qpos without x, then qvel within ±10.
+    """
+
+    ends_early = True
+    can_terminate = True
+    control_cost = 0.001
+    alive_bonus = 1.0
+
+    def __init__(
+        self,
+        *,
+        timestep: float = 0.004,
+        frame_skip: int = 5,
+        target_velocity: float | None = None,
+        clip_action_in_model_reward: bool = False,
+        random_parameters: RandomParameters | None = None,
+    ):
+        """See `Locomotion` for the other arguments and the errors.
+
+        Args:
+            timestep: seconds per physics step, above 0; 0.002 in the submission (O-18).
+            frame_skip: physics steps per control step, at least 1; 4 in the submission.
+            target_velocity: m/s.
+            clip_action_in_model_reward: let the batch reward see the action clipped to ±1.
+            random_parameters: physical parameters that a task changes.
+        """
+        name = type(self).__name__
+        self.timestep = checks.real(f"{name}.timestep", timestep, minimum=1e-6)
+        self.frame_skip = checks.integer(f"{name}.frame_skip", frame_skip, minimum=1)
+        super().__init__(
+            target_velocity=target_velocity,
+            clip_action_in_model_reward=clip_action_in_model_reward,
+            random_parameters=random_parameters,
+        )
+
+    def observation(self, qpos: np.ndarray, qvel: np.ndarray, fields: dict[str, np.ndarray]) -> np.ndarray:
+        """Returns a new array [n, O] float64."""
+        return np.concatenate([qpos[:, 1:], np.clip(qvel, -VELOCITY_LIMIT, VELOCITY_LIMIT)], axis=1)
+
+
 def all_finite(x: tf.Tensor) -> tf.Tensor:
     """Whether every number of the last axis is finite, [...] bool."""
     return tf.reduce_all(tf.math.is_finite(x), axis=-1)
-
-
-def clipped_velocities(qpos: np.ndarray, qvel: np.ndarray) -> np.ndarray:
-    """Positions without x, then velocities within ±10, as hopper and walker are observed; a new array [n, O]."""
-    return np.concatenate([qpos[:, 1:], np.clip(qvel, -10.0, 10.0)], axis=1)

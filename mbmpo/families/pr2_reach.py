@@ -7,15 +7,11 @@ import mujoco
 import numpy as np
 import tensorflow as tf
 
-from mbmpo.families.base import RESET_QPOS_STD, RESET_QVEL_STD, MujocoFamily, MujocoFamilySimulation
-from mbmpo.families.control_cost import control_fraction, squared_norm
-from mbmpo.families.random_parameters import RandomParameters
-from metarl.experiment import checks
+from mbmpo.families.base import RESET_QPOS_STD, RESET_QVEL_STD, MujocoFamilySimulation
+from mbmpo.families.control_cost import ScaledControlFamily, squared_norm
 from metarl.simulation.task_family import StepOutcome
 
 JOINTS = 7
-CONTROL_LIMIT = 3.0
-CONTROL_COST = 0.005
 
 # Where the PR2 carries its right shoulder, metres: the mirror image of the left one, for which the original's box of
 # goals, y from 0.25 to 0.75, was made. That box is mirrored too.
@@ -28,7 +24,7 @@ TIP = (0.1, 0.0, 0.0)
 
 
 @gin.configurable(module="mbmpo")
-class PR2Reach(MujocoFamily):
+class PR2Reach(ScaledControlFamily):
     """A stand-in for the PR2, whose meshes cannot be had: the arm of gymnasium's pusher has its joints and links.
 
     Taken from the pusher: joints, links, masses, damping, armature and physics step (0.01 s, five per control step);
@@ -47,29 +43,14 @@ class PR2Reach(MujocoFamily):
     name = "pr2_reach"
     observation_dim = 17
     action_dim = JOINTS
+    control_limit = 3.0
+    control_cost = 0.005
     model_file = "pusher_v5.xml"
     frame_skip = 5
     memory = 1 << 16
     fields = ("site_xpos",)
     stage = mujoco.mjtStage.mjSTAGE_POS
     info_keys = ("distance", "reward_ctrl")
-
-    def __init__(
-        self, *, scale_action_in_model_reward: bool = False, random_parameters: RandomParameters | None = None
-    ):
-        """Checks and stores the choices.
-
-        Args:
-            scale_action_in_model_reward: let the batch reward see the control that the action stands for (O-11).
-            random_parameters: physical parameters that a task changes; default none.
-
-        Raises:
-            UserError: a value of the wrong type.
-        """
-        super().__init__(random_parameters=random_parameters)
-        self.scale_action_in_model_reward = checks.flag(
-            "PR2Reach.scale_action_in_model_reward", scale_action_in_model_reward
-        )
 
     def edit(self, spec: mujoco.MjSpec) -> None:
         """Removes what is pushed, hangs the arm at the PR2's shoulder, adds the tip and the goal."""
@@ -79,7 +60,7 @@ class PR2Reach(MujocoFamily):
         spec.option.disableflags |= int(mujoco.mjtDisableBit.mjDSBL_CONTACT)
         spec.body("r_shoulder_pan_link").pos = SHOULDER
         for actuator in spec.actuators:
-            actuator.ctrlrange = (-CONTROL_LIMIT, CONTROL_LIMIT)
+            actuator.ctrlrange = (-self.control_limit, self.control_limit)
         spec.body("r_wrist_roll_link").add_site(name="tip", pos=TIP)
         goal = spec.worldbody.add_body(name="goal")
         goal.add_geom(name="goal", type=mujoco.mjtGeom.mjGEOM_SPHERE, size=(0.03, 0.0, 0.0), rgba=(1.0, 0.0, 0.0, 1.0))
@@ -127,8 +108,7 @@ class PR2Reach(MujocoFamily):
         self, simulation: MujocoFamilySimulation, before: Any, controls: np.ndarray, tasks: np.ndarray
     ) -> StepOutcome:
         """Returns -(squared distance before the step) - (control cost); `distance` is the one after the step."""
-        fraction = controls / CONTROL_LIMIT
-        control = -CONTROL_COST * np.vecdot(fraction, fraction)
+        control = -self.real_cost(controls)
         return StepOutcome(
             control - before,
             np.zeros(simulation.num_copies, bool),
@@ -137,5 +117,4 @@ class PR2Reach(MujocoFamily):
 
     def reward(self, observation: tf.Tensor, action: tf.Tensor, next_observation: tf.Tensor) -> tf.Tensor:
         """Batch reward -‖o'[-3:]‖² - 0.005 ‖a / 3‖², [...]."""
-        fraction = control_fraction(action, CONTROL_LIMIT, self.scale_action_in_model_reward)
-        return -squared_norm(next_observation[..., -3:]) - CONTROL_COST * squared_norm(fraction)
+        return -squared_norm(next_observation[..., -3:]) - self.imagined_cost(action)

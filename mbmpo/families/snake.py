@@ -6,18 +6,13 @@ import gin
 import numpy as np
 import tensorflow as tf
 
-from mbmpo.families.base import REWARD_LIMIT, MujocoFamily, MujocoFamilySimulation, clip_reward
-from mbmpo.families.control_cost import control_fraction, squared_norm
-from mbmpo.families.random_parameters import RandomParameters
-from metarl.experiment import checks
+from mbmpo.families.base import REWARD_LIMIT, MujocoFamilySimulation, clip_reward
+from mbmpo.families.control_cost import ScaledControlFamily
 from metarl.simulation.task_family import StepOutcome
-
-CONTROL_LIMIT = 50.0
-CONTROL_COST = 0.005
 
 
 @gin.configurable(module="mbmpo")
-class Snake(MujocoFamily):
+class Snake(ScaledControlFamily):
     """Five links with four motors of ±50; a control step is 50 × 0.001 s. There is no early end.
 
     Observation (O = 14): x, y of the centre of mass (m), angle of the first link, four joint angles (rad), velocity of
@@ -30,28 +25,13 @@ class Snake(MujocoFamily):
     name = "snake"
     observation_dim = 14
     action_dim = 4
+    control_limit = 50.0
+    control_cost = 0.005
     model_file = "snake.xml"
     own_model = True
     frame_skip = 50
     memory = 1 << 16
     fields = ("sensordata",)
-
-    def __init__(
-        self, *, scale_action_in_model_reward: bool = False, random_parameters: RandomParameters | None = None
-    ):
-        """Checks and stores the choices.
-
-        Args:
-            scale_action_in_model_reward: let the batch reward see the control that the action stands for (O-11).
-            random_parameters: physical parameters that a task changes; default none.
-
-        Raises:
-            UserError: a value of the wrong type.
-        """
-        super().__init__(random_parameters=random_parameters)
-        self.scale_action_in_model_reward = checks.flag(
-            "Snake.scale_action_in_model_reward", scale_action_in_model_reward
-        )
 
     def observation(self, qpos: np.ndarray, qvel: np.ndarray, fields: dict[str, np.ndarray]) -> np.ndarray:
         """Returns [n, 14] float64; the sensors are the centre of mass and its velocity, 3 numbers each."""
@@ -63,8 +43,7 @@ class Snake(MujocoFamily):
     ) -> StepOutcome:
         """Returns the forward velocity after the step minus the control cost."""
         velocity = simulation.fields["sensordata"][:, 3].copy()
-        fraction = controls / CONTROL_LIMIT
-        control = -CONTROL_COST * np.vecdot(fraction, fraction)
+        control = -self.real_cost(controls)
         return StepOutcome(
             clip_reward(velocity + control),
             np.zeros(simulation.num_copies, bool),
@@ -73,6 +52,5 @@ class Snake(MujocoFamily):
 
     def reward(self, observation: tf.Tensor, action: tf.Tensor, next_observation: tf.Tensor) -> tf.Tensor:
         """Batch reward o'[7] - 0.005 ‖a / 50‖² within ±1000, [...]."""
-        fraction = control_fraction(action, CONTROL_LIMIT, self.scale_action_in_model_reward)
-        reward = next_observation[..., 7] - CONTROL_COST * squared_norm(fraction)
+        reward = next_observation[..., 7] - self.imagined_cost(action)
         return tf.clip_by_value(reward, -REWARD_LIMIT, REWARD_LIMIT)
