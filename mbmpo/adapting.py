@@ -1,56 +1,19 @@
-"""What all methods with a Gaussian policy share: theta, its adaptation to real tasks, and the state of both.
+"""Shards that adapt a policy to real tasks.
 
-Shapes: `M` tasks, `R` copies per task, `H` horizon, `K` inner updates.
+Shapes: `M` tasks.
 """
 
-from typing import Protocol
+from typing import TYPE_CHECKING
 
-from mbmpo.meta_objective import MetaObjective
-from mbmpo.meta_updates import MetaUpdate
-from mbmpo.policies import GaussianMLPPolicy, Weights
-from mbmpo.processing import Processing
 from mbmpo.real_data import RealCollector, policy_sampler
 from mbmpo.shard import MetaShard
-from metarl.simulation.task_family import TaskFamily
 
-
-class PolicyLearner(Protocol):
-    """A learner whose policy can be adapted to real tasks: what `mbmpo.evaluation` needs to know.
-
-    Attributes:
-        policy, objective, meta_update, processing: as configured.
-        parameters: theta.
-        inner_updates: K of training; 0 for methods that do not adapt.
-        seed, iteration: of the run.
-    """
-
-    policy: GaussianMLPPolicy
-    objective: MetaObjective
-    meta_update: MetaUpdate
-    processing: Processing
-    parameters: Weights
-    inner_updates: int
-    seed: int
-    iteration: int
-
-    @property
-    def family(self) -> TaskFamily:
-        """The tasks."""
-
-    @property
-    def rollouts_per_task(self) -> int:
-        """R."""
-
-    @property
-    def horizon(self) -> int:
-        """H."""
-
-    def initial_parameters(self) -> Weights:
-        """Theta before training."""
+if TYPE_CHECKING:
+    from mbmpo.policy_learner import PolicyLearner
 
 
 def real_shard(
-    learner: PolicyLearner,
+    learner: "PolicyLearner",
     num_tasks: int,
     *,
     rollouts_per_task: int | None = None,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mbmpo.adapting import PolicyLearner, real_shard
+from mbmpo.adapting import real_shard
 from mbmpo.policies import Weights
 from mbmpo.real_data import draw_tasks, random_batch
 from metarl.experiment import checks
@@ -24,6 +24,7 @@ from metarl.scaling.shard import TaskBatch
 
 if TYPE_CHECKING:
     from mbmpo.mbmpc import MBMPCLearner
+    from mbmpo.policy_learner import PolicyLearner
 
 DRAWN, EXPLICIT = "drawn", "explicit"
 _MOST_TASKS_SHOWN = 25
@@ -32,7 +33,7 @@ _FINAL_TASKS = 20
 _TASK_NUMBERS = 8
 
 
-def evaluate(learner: PolicyLearner, request: EvaluationRequest, report: Report) -> EvaluationResult:
+def evaluate(learner: "PolicyLearner", request: EvaluationRequest, report: Report) -> EvaluationResult:
     """Adapts the learner's parameters to real tasks; see `Learner.evaluate`.
 
     Random numbers are keyed by (seed, completed iterations, "evaluation/<set>", index of the task).
@@ -126,7 +127,7 @@ def task_groups(learner: Any, request: EvaluationRequest) -> dict[str, TaskBatch
 
 
 def adapt_to_tasks(
-    learner: PolicyLearner,
+    learner: "PolicyLearner",
     parameters: Weights,
     tasks: TaskBatch,
     seed: int,
@@ -164,7 +165,7 @@ def _per_task_finite(name: str, batches: Sequence[Batch], num_tasks: int) -> tup
     return returns, lengths
 
 
-def final_table(learner: PolicyLearner, report: Report) -> list[dict[str, Any]]:
+def final_table(learner: "PolicyLearner", report: Report) -> list[dict[str, Any]]:
     """Real returns of random actions, and of the untrained and the trained policy before and after adaptation."""
     tasks = draw_tasks(learner.family, _FINAL_TASKS, learner.seed, learner.iteration, "final/tasks")
     report("final table")

@@ -20,11 +20,12 @@ import gin
 import numpy as np
 from matplotlib.figure import Figure
 
-from mbmpo import evaluation, rendering, reporting, training_plots
+from mbmpo import reporting, training_plots
 from mbmpo.dynamics import DynamicsEnsemble
 from mbmpo.finite import require_finite
 from mbmpo.imagination import Imagination
 from mbmpo.imagined_shard import ImaginedShard
+from mbmpo.imagining import ImaginingLearner, RollingReturn
 from mbmpo.meta_objective import RandomKey
 from mbmpo.meta_step import (
     MetaStep,
@@ -32,32 +33,26 @@ from mbmpo.meta_step import (
     make_objective,
     pooled_statistics,
     require_finite_steps,
+    sampling_seconds,
     slowest,
 )
 from mbmpo.meta_updates import MetaUpdate
-from mbmpo.model_based import ModelBasedLearner
 from mbmpo.plasticity import MapMaker, PointPlasticity, map_metrics
 from mbmpo.policies import GaussianMLPPolicy, Weights
 from mbmpo.processing import Processing
-from mbmpo.real_data import RealCollector, policy_sampler, tiled
+from mbmpo.real_data import RealCollector, tiled
 from mbmpo.settings import ImaginedData, InnerAdaptation, ModelFit, RealData, part
 from mbmpo.shard import Adaptation, MetaShard
+from mbmpo.transitions import Transitions
 from metarl.experiment import checks
-from metarl.experiment.errors import UserError
-from metarl.experiment.learner import EvaluationRequest, EvaluationResult, Metrics, Report
-from metarl.rendering.rounds import SampledTask
-from metarl.sampling.noise import NoiseKey
-from metarl.sampling.steps import Batch
+from metarl.experiment.learner import Metrics, Report
 from metarl.scaling.pool import LocalPool
 from metarl.scaling.shard import TaskBatch
-from metarl.scaling.sharded_learner import ShardedLearner
 from metarl.simulation.imaginable import ImaginableFamily
-
-_OLD, _NEW = 0.8, 0.2  # weights of the rolling mean of imagined returns (section 1.2, step 6c)
 
 
 @gin.configurable(module="mbmpo")
-class MBMPOLearner(ModelBasedLearner, ShardedLearner):
+class MBMPOLearner(ImaginingLearner):
     """Meta-trains a policy inside an ensemble of learned models.
 
     Args:
@@ -82,7 +77,9 @@ class MBMPOLearner(ModelBasedLearner, ShardedLearner):
             every meta-step (section 9.2); False: for the last one.
     """
 
-    changeable = ModelBasedLearner.changeable | {"MBMPOLearner.log_real_performance"}
+    changeable = ImaginingLearner.changeable | {"MBMPOLearner.log_real_performance"}
+    unit = "task"
+    stop_rule_setting = "ImaginedData.stop_rule"
 
     def __init__(
         self,
@@ -109,14 +106,20 @@ class MBMPOLearner(ModelBasedLearner, ShardedLearner):
         if meta_batch_size is None:
             meta_batch_size = ensemble.num_models
         checks.integer(f"{name}.meta_batch_size", meta_batch_size, minimum=1)
-        super().__init__(family=family, ensemble=ensemble, real=real, fit=fit, seed=seed, num_tasks=meta_batch_size)
-        self.policy = checks.instance(f"{name}.policy", policy, GaussianMLPPolicy, "@GaussianMLPPolicy()")
+        super().__init__(
+            policy=policy,
+            family=family,
+            ensemble=ensemble,
+            real=real,
+            fit=fit,
+            processing=processing,
+            seed=seed,
+            num_tasks=meta_batch_size,
+        )
         self.meta_update = checks.instance(f"{name}.meta_update", meta_update, MetaUpdate, "such as @MetaTRPO()")
         self.meta_steps = checks.integer(f"{name}.meta_steps", meta_steps, minimum=1)
         self.adaptation = part(f"{name}.adaptation", adaptation, InnerAdaptation)
         self.imagined = part(f"{name}.imagined", imagined, ImaginedData)
-        self.processing = part(f"{name}.processing", processing, Processing)
-        self.gamma = self.processing.gamma
         self.inner_updates = self.adaptation.inner_updates
         self.log_real_performance = checks.flag(f"{name}.log_real_performance", log_real_performance)
         self.stop_when_reward_decreases = checks.flag(f"{name}.stop_when_reward_decreases", stop_when_reward_decreases)
@@ -136,22 +139,6 @@ class MBMPOLearner(ModelBasedLearner, ShardedLearner):
         self._adapted = tiled(self.objective.policy_weights(self.parameters), self.num_tasks)
         self._imagined_step: MetaStep | None = None
         self._real_step: MetaStep | None = None
-        self._sampler: Any = None
-
-    @property
-    def rollouts_per_task(self) -> int:
-        """R of the real rounds."""
-        return self.real.rollouts_per_task
-
-    @property
-    def horizon(self) -> int:
-        """H of the real rounds."""
-        return self.real.horizon
-
-    def initial_parameters(self) -> Weights:
-        """Theta before training, a function of the seed."""
-        weights = self.policy.initial_weights(self.seed, self.family.observation_dim, self.family.action_dim)
-        return self.objective.initial_parameters(weights)
 
     def _make_imagination(self, first: int = 0, count: int | None = None) -> Imagination:
         settings = self.imagined
@@ -173,39 +160,26 @@ class MBMPOLearner(ModelBasedLearner, ShardedLearner):
             shard_size=count,
         )
 
-    def _real_sampler(self) -> Any:
-        """Made when first needed, so that configuring steps no simulation."""
-        if self._sampler is None:
-            self._sampler = policy_sampler(
-                self.policy,
-                self.family,
-                self.num_tasks,
-                self.real.rollouts_per_task,
-                self.real.horizon,
-                num_threads=self.real.num_threads,
-                record_final=self.real.store_last_transition,
-                stop_rule=self.real.stop_rule,
-            )
-        return self._sampler
-
-    def _collect_real(self, tasks: TaskBatch, report: Report) -> Batch:
-        if self.real.reset_policy_std:
-            self.parameters = self.policy.with_std(self.parameters, 1.0)
+    def _acting_weights(self, tasks: TaskBatch, report: Report) -> Weights:
         if self.real.collect_with == "pre":
-            weights = tiled(self.objective.policy_weights(self.parameters), self.num_tasks)
-        elif self.real.collect_with == "readapted":
-            self._give_models()
-            weights = adapted_weights(
-                self._imagined().adapt(self.parameters, tasks, self.seed, self.iteration, "readapt", keep=False)
-            )
-        else:
-            weights = self._adapted
-        key = NoiseKey(self.seed, self.iteration, "real", tasks.indices)
-        return self._real_sampler().collect(weights, tasks.tasks, key)
+            return super()._acting_weights(tasks, report)
+        if self.real.collect_with == "stale":
+            return self._adapted
+        report("adaptation for real sampling")
+        self._give_models(self._starts)
+        return adapted_weights(
+            self._imagined().adapt(self.parameters, tasks, self.seed, self.iteration, "readapt", keep=False)
+        )
+
+    @property
+    def _starts(self) -> Transitions | None:
+        """Where imagined rollouts start, if not at resets of the family."""
+        return self.buffer if self.imagined.reset == "buffer" else None
 
     def _evaluate_real(self, tasks: TaskBatch, report: Report) -> Metrics:
         """Returns of theta and of theta after adaptation to real data (section 1.2, step 4)."""
-        found: list[dict[str, float] | None] = [None, None]
+        metrics: Metrics = {}
+        adaptations: list[Adaptation] = []
         if self.log_real_performance or self._maps is not None:
             report("real evaluation")
             if self._real_step is None:
@@ -224,13 +198,15 @@ class MBMPOLearner(ModelBasedLearner, ShardedLearner):
             require_finite_steps("the real evaluation", adaptations)
             self.count_evaluation(sum(adaptation.account.env_steps for adaptation in adaptations))
             self._adapted_to_real = adapted_weights(adaptations)
-        if self.log_real_performance:
-            found = [pooled_statistics(adaptations, phase) for phase in (0, -1)]
-        return reporting.path_metrics("pre_update", found[0]) | reporting.path_metrics("post_update", found[1])
+        logged = adaptations if self.log_real_performance else []
+        for name, phase in (("pre_update", 0), ("post_update", -1)):
+            metrics |= reporting.path_metrics(name, pooled_statistics(logged, phase) if logged else None)
+            metrics |= reporting.sampler_metrics(name, sampling_seconds(logged, phase))
+        return metrics
 
     @property
     def num_units(self) -> int:
-        """M, the imagined tasks; real data are gathered and models are fitted in the learner's process."""
+        """M, the imagined tasks."""
         return self.num_tasks
 
     def make_part(self, first: int, count: int) -> ImaginedShard:
@@ -239,33 +215,14 @@ class MBMPOLearner(ModelBasedLearner, ShardedLearner):
         imagination = self.imagination if whole else self._make_imagination(first, count)
         return ImaginedShard(self.objective, self.processing, imagination, self.ensemble, self.inner_updates)
 
-    def require_split(self, num_shards: int) -> None:
-        """Passes if the imagined tasks can be spread over so many shards.
-
-        Raises:
-            UserError: there are too few, their rollouts end at different times, or the models couple them.
-        """
-        super().require_split(num_shards)
-        if num_shards > 1 and self.ensemble.couples_rows:
-            raise UserError(f"{type(self.ensemble).__name__}'s smooth mask needs all rows at one place: one worker")
-        if num_shards > 1 and not self.imagination.splits:
-            raise UserError(
-                f"imagined rollouts of {self.family.name} end at different times; to spread its tasks over workers, "
-                "let every task stop by itself: ImaginedData.stop_rule = 'per_task'"
-            )
-
     def _imagined(self) -> MetaStep:
         if self._imagined_step is None:
             self._imagined_step = MetaStep(self.pool, self.meta_update)
         return self._imagined_step
 
-    def _give_models(self) -> None:
-        buffer = self.buffer if self.imagined.reset == "buffer" else None
-        self.pool.call("use", effective=self.ensemble.effective(self.models), buffer=buffer)
-
     def _improve(self, report: Report) -> Metrics:
         """The meta-steps (section 1.2, step 6)."""
-        self._give_models()
+        self._give_models(self._starts)
         maps = self._map_plasticity(report)
         step = self._imagined()
         tasks = TaskBatch(np.zeros((self.num_tasks, 0)), np.arange(self.num_tasks))
@@ -273,7 +230,7 @@ class MBMPOLearner(ModelBasedLearner, ShardedLearner):
         infos: list[Mapping[str, float]] = []
         seconds = dict.fromkeys(("sampling", "processing", "inner", "outer"), 0.0)
         effects: list[Metrics] = []
-        rolling = 0.0
+        rolling = RollingReturn()
         # The original's column is of before the meta-steps (section 1.2, step 1).
         step_size = reporting.mean_step_size(self.parameters, self.adaptation.inner_lr)
         clock = reporting.Stopwatch()
@@ -291,10 +248,8 @@ class MBMPOLearner(ModelBasedLearner, ShardedLearner):
             returns.append((before, after))
             if self.effect_in_every_meta_step:
                 effects.append(self._model_metrics(theta, adaptations))
-            latest = after if number == 0 else _OLD * rolling + _NEW * after
-            if self.stop_when_reward_decreases and number and latest < rolling:
+            if rolling.falls(after) and self.stop_when_reward_decreases:
                 break
-            rolling = latest
             clock.restart()
             self.parameters, self._meta_state, info = step.update(
                 theta,
@@ -357,19 +312,3 @@ class MBMPOLearner(ModelBasedLearner, ShardedLearner):
             f"imagined/shard_{number}/{name}": array for number, arrays in kept for name, array in arrays.items()
         }
         return super().crash_evidence() | imagined
-
-    def summary_line(self, metrics: Metrics) -> str:
-        """Real returns, imagined returns, KL and models."""
-        return reporting.summary_line(metrics)
-
-    def final_table(self, report: Report) -> list[dict[str, Any]]:
-        """Real returns of random actions, and of the untrained and the trained policy before and after adaptation."""
-        return evaluation.final_table(self, report)
-
-    def evaluate(self, request: EvaluationRequest, report: Report) -> EvaluationResult:
-        """Adaptation to real tasks; see `mbmpo.evaluation`."""
-        return evaluation.evaluate(self, request, report)
-
-    def sample_rounds(self, request: EvaluationRequest, report: Report) -> SampledTask:
-        """Real rounds of one task; see `mbmpo.rendering`."""
-        return rendering.sample_rounds(self, request, report)

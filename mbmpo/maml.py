@@ -13,20 +13,27 @@ from typing import Any
 import gin
 import numpy as np
 
-from mbmpo import evaluation, rendering, reporting
+from mbmpo import reporting
 from mbmpo.adapting import real_shard
 from mbmpo.finite import require_finite
 from mbmpo.meta_objective import RandomKey
-from mbmpo.meta_step import MetaStep, make_objective, pooled_statistics, require_finite_steps, slowest
+from mbmpo.meta_step import (
+    MetaStep,
+    make_objective,
+    pooled_statistics,
+    require_finite_steps,
+    sampling_seconds,
+    slowest,
+)
 from mbmpo.meta_updates import MetaUpdate
-from mbmpo.policies import GaussianMLPPolicy, Weights
+from mbmpo.policies import GaussianMLPPolicy
+from mbmpo.policy_learner import RealTaskLearner
 from mbmpo.processing import Processing
 from mbmpo.real_data import draw_tasks
 from mbmpo.settings import InnerAdaptation, part
-from metarl.experiment import checks, state_arrays
+from metarl.experiment import checks
 from metarl.experiment.errors import UserError
-from metarl.experiment.learner import EvaluationRequest, EvaluationResult, Metrics, Report
-from metarl.rendering.rounds import SampledTask
+from metarl.experiment.learner import Metrics, Report
 from metarl.sampling.quota import STOP_RULES
 from metarl.scaling.shard import Shard
 from metarl.scaling.sharded_learner import ShardedLearner, by_shard
@@ -34,7 +41,7 @@ from metarl.simulation.task_family import TaskFamily
 
 
 @gin.configurable(module="mbmpo")
-class MAMLLearner(ShardedLearner):
+class MAMLLearner(RealTaskLearner, ShardedLearner):
     """Meta-trains a policy on real tasks.
 
     Args:
@@ -72,28 +79,23 @@ class MAMLLearner(ShardedLearner):
         stop_rule: str = "global",
     ):
         name = "MAMLLearner"
-        self.policy = checks.instance(f"{name}.policy", policy, GaussianMLPPolicy, "@GaussianMLPPolicy()")
-        self.family = checks.instance(f"{name}.family", family, TaskFamily, "a task family such as @HalfCheetah()")
+        super().__init__(
+            policy=policy,
+            family=family,
+            num_tasks=checks.integer(f"{name}.meta_batch_size", meta_batch_size, minimum=1),
+            rollouts_per_task=checks.integer(f"{name}.rollouts_per_task", rollouts_per_task, minimum=1),
+            horizon=horizon,
+            seed=seed,
+            processing=processing,
+            num_threads=num_threads,
+        )
         self.meta_update = checks.instance(f"{name}.meta_update", meta_update, MetaUpdate, "such as @MetaTRPO()")
-        self.num_tasks = checks.integer(f"{name}.meta_batch_size", meta_batch_size, minimum=1)
-        self.rollouts_per_task = checks.integer(f"{name}.rollouts_per_task", rollouts_per_task, minimum=1)
-        self.horizon = checks.integer(f"{name}.horizon", horizon, minimum=2)
-        self.seed = checks.integer(f"{name}.seed", seed, minimum=0, maximum=2**32 - 1)
         self.adaptation = part(f"{name}.adaptation", adaptation, InnerAdaptation)
-        self.processing = part(f"{name}.processing", processing, Processing)
-        self._num_threads = None if num_threads is None else checks.integer(f"{name}.num_threads", num_threads, 1)
         self._stop_rule = checks.choice(f"{name}.stop_rule", stop_rule, STOP_RULES)
         self.inner_updates = self.adaptation.inner_updates
         self.objective = make_objective(self.policy, self.meta_update, self.adaptation)
         self.parameters = self.initial_parameters()
         self._meta_state = self.meta_update.initial_state(self.parameters, self.num_tasks, self.inner_updates)
-        self.iteration = 0
-        self._env_steps = 0
-
-    def initial_parameters(self) -> Weights:
-        """Theta before training, a function of the seed."""
-        weights = self.policy.initial_weights(self.seed, self.family.observation_dim, self.family.action_dim)
-        return self.objective.initial_parameters(weights)
 
     @property
     def num_units(self) -> int:
@@ -120,15 +122,16 @@ class MAMLLearner(ShardedLearner):
 
     def run_iteration(self, report: Report) -> Metrics:
         """One meta-update on real tasks."""
-        clock = reporting.Stopwatch()
+        clock = self._iteration_clock()
         step = MetaStep(self.pool, self.meta_update)
         tasks = draw_tasks(self.family, self.num_tasks, self.seed, self.iteration)
         report("real sampling and adaptation")
         adaptations = step.adapt(self.parameters, tasks, self.seed, self.iteration, "train")
         require_finite_steps("the real steps", adaptations)
-        steps = sum(adaptation.account.env_steps for adaptation in adaptations)
-        self._env_steps += steps
+        counted = self._counted(sum(adaptation.account.env_steps for adaptation in adaptations))
         report("meta-update")
+        # As in MB-MPO, the column is of before the meta-update.
+        step_size = reporting.mean_step_size(self.parameters, self.adaptation.inner_lr)
         outer = reporting.Stopwatch()
         self.parameters, self._meta_state, info = step.update(
             self.parameters,
@@ -137,65 +140,31 @@ class MAMLLearner(ShardedLearner):
             report,
             RandomKey(self.seed, self.iteration, "train/update"),
         )
+        outer_seconds = outer.elapsed()
         require_finite("the policy after the meta-update", self.parameters)
         self.iteration += 1
         metrics: Metrics = {}
         for update in range(self.inner_updates + 1):
-            statistics = pooled_statistics(adaptations, update)
-            name = "pre_update" if update == 0 else "post_update"
-            metrics |= reporting.path_metrics(
-                name if update in (0, self.inner_updates) else f"update_{update}", statistics
-            )
+            name = {0: "pre_update", self.inner_updates: "post_update"}.get(update, f"update_{update}")
+            metrics |= reporting.path_metrics(name, pooled_statistics(adaptations, update))
+            metrics |= reporting.sampler_metrics(name, sampling_seconds(adaptations, update))
         metrics |= reporting.update_metrics([info], self.meta_update.info_names)
-        metrics["inner/mean_step_size"] = reporting.mean_step_size(self.parameters, self.adaptation.inner_lr)
+        metrics["inner/mean_step_size"] = step_size
         seconds = slowest(adaptations)
         return metrics | {
-            "env_steps/this_iteration": steps,
-            "env_steps/total": self._env_steps,
+            **counted,
             "time/env_sampling": seconds["sampling"],
             "time/processing": seconds["processing"],
             "time/inner": seconds["inner"],
-            "time/outer": outer.elapsed(),
-            "time/iteration": clock.elapsed(),
+            "time/outer": outer_seconds,
+            **self._clock_metrics(clock),
         }
 
-    def summary_line(self, metrics: Metrics) -> str:
-        """Returns before and after adaptation, KL and speed."""
-        return reporting.summary_line(metrics)
+    def _own_state(self) -> dict[str, Any]:
+        return {"meta_update": self._meta_state}
 
-    def state(self) -> dict[str, np.ndarray]:
-        """Theta, the meta-update's state and counters."""
-        return state_arrays.flatten("", self._whole_state())
+    def _take_own_state(self, state: Mapping[str, Any]) -> None:
+        self._meta_state = state["meta_update"]
 
-    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Takes over what `state` returned.
-
-        Raises:
-            UserError: an array is missing, unexpected or of another shape; nothing was restored.
-        """
-        arrays = {name: np.asarray(value) for name, value in arrays.items()}
-        mine = self._whole_state()
-        state_arrays.require_same_arrays(arrays, state_arrays.flatten("", mine))
-        state = state_arrays.unflatten("", arrays, mine)
-        self.parameters, self._meta_state = state["theta"], state["meta_update"]
-        self.iteration, self._env_steps = state["counters"]["iteration"], state["counters"]["env_steps"]
-
-    def _whole_state(self) -> dict[str, Any]:
-        counters = {"iteration": self.iteration, "env_steps": self._env_steps}
-        return {"theta": self.parameters, "meta_update": self._meta_state, "counters": counters}
-
-    def crash_evidence(self) -> dict[str, np.ndarray]:
-        """The latest phases and theta."""
-        return by_shard(self.pool.call("kept_arrays")) | self.state()
-
-    def final_table(self, report: Report) -> list[dict[str, Any]]:
-        """Returns of the untrained and the trained policy before and after adaptation."""
-        return evaluation.final_table(self, report)
-
-    def evaluate(self, request: EvaluationRequest, report: Report) -> EvaluationResult:
-        """Adaptation to real tasks; see `mbmpo.evaluation`."""
-        return evaluation.evaluate(self, request, report)
-
-    def sample_rounds(self, request: EvaluationRequest, report: Report) -> SampledTask:
-        """Real rounds of one task; see `mbmpo.rendering`."""
-        return rendering.sample_rounds(self, request, report)
+    def _latest_steps(self) -> dict[str, np.ndarray]:
+        return by_shard(self.pool.call("kept_arrays"))

@@ -9,7 +9,7 @@ from typing import Any
 import gin
 import numpy as np
 
-from mbmpo import evaluation, rendering, reporting
+from mbmpo import evaluation, rendering
 from mbmpo.dynamics import DynamicsEnsemble
 from mbmpo.model_based import ModelBasedLearner
 from mbmpo.planning import ModelPredictiveController, Planner
@@ -63,11 +63,6 @@ class MBMPCLearner(ModelBasedLearner):
         self.gamma = self.planner.discount
         self._controllers: dict[int, ModelPredictiveController] = {}
 
-    @property
-    def horizon(self) -> int:
-        """H of the real rounds."""
-        return self.real.horizon
-
     def planned_rollouts(self, tasks: TaskBatch, seed: int, phase: str, report: Report) -> Batch:
         """Real rollouts, one per task, that plan every step with the present models."""
         num_tasks, horizon = len(tasks.tasks), self.real.horizon
@@ -114,7 +109,9 @@ class MBMPCLearner(ModelBasedLearner):
             record_final=self.real.store_last_transition,
         )
         key = NoiseKey(seed, self.iteration, phase, tasks.indices)
-        return sampler.collect(tiled_nothing(num_tasks), tasks.tasks, key)
+        batch = sampler.collect(tiled_nothing(num_tasks), tasks.tasks, key)
+        self._watch(sampler.seconds)
+        return batch
 
     def _collect_real(self, tasks: TaskBatch, report: Report) -> Batch:
         return self.planned_rollouts(tasks, self.seed, "real", report)
@@ -128,10 +125,6 @@ class MBMPCLearner(ModelBasedLearner):
 
     def _take_own_state(self, state: Mapping[str, Any]) -> None:
         pass
-
-    def summary_line(self, metrics: Metrics) -> str:
-        """Real return and models."""
-        return reporting.summary_line(metrics)
 
     def final_table(self, report: Report) -> list[dict[str, Any]]:
         """Real returns of random actions and of planning."""

@@ -3,6 +3,7 @@
 Shapes: `M` tasks.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,9 +13,11 @@ import tensorflow as tf
 from mbmpo.meta_objective import Argument, Evaluation, MetaObjective, RandomKey, joined_terms
 from mbmpo.meta_updates import Info, MetaUpdate
 from mbmpo.policies import GaussianMLPPolicy, Weights
+from mbmpo.processing import explained_variance
 from mbmpo.settings import InnerAdaptation
 from mbmpo.shard import Adaptation
 from metarl.experiment.learner import NonFiniteError, Report
+from metarl.sampling.sampler import SamplingSeconds
 from metarl.scaling.pool import ShardPool
 from metarl.scaling.shard import TaskBatch
 
@@ -92,22 +95,41 @@ def slowest(adaptations: Sequence[Adaptation]) -> dict[str, float]:
     return {name: max(adaptation.seconds[name] for adaptation in adaptations) for name in adaptations[0].seconds}
 
 
-def pooled_statistics(adaptations: Sequence[Adaptation], phase: int) -> dict[str, float]:
-    """Statistics of one phase over all shards.
+def sampling_seconds(adaptations: Sequence[Adaptation], phase: int) -> list[SamplingSeconds]:
+    """Where the time of sampling one phase went, per shard; none if it was imagined."""
+    return [adaptation.account.seconds[phase] for adaptation in adaptations if adaptation.account.seconds]
 
-    Means are weighted by the shards' numbers of paths; the standard deviation is that of all paths together.
-    """
+
+def pooled_statistics(adaptations: Sequence[Adaptation], phase: int) -> dict[str, float]:
+    """Statistics of one phase over all shards: those of all their paths together, however these are split."""
     parts = [adaptation.statistics[phase] for adaptation in adaptations]
     if len(parts) == 1:
         return parts[0]
-    weights = np.array([part["num_paths"] for part in parts])
-    pooled = {name: float(np.average([part[name] for part in parts], weights=weights)) for name in parts[0]}
-    squares = [part["std_return"] ** 2 + part["average_return"] ** 2 for part in parts]
-    pooled["std_return"] = float(
-        np.sqrt(max(0.0, np.average(squares, weights=weights) - pooled["average_return"] ** 2))
-    )
-    pooled["max_return"] = max(part["max_return"] for part in parts)
-    pooled["min_return"] = min(part["min_return"] for part in parts)
-    pooled["num_paths"] = float(weights.sum())
-    pooled["perplexity"] = float(np.exp(pooled["entropy"]))
-    return pooled
+    shard = {name: np.array([part[name] for part in parts]) for name in parts[0]}
+    paths, steps = shard["num_paths"], shard["num_steps"]
+    average, spread = _pooled_moments(shard["average_return"], np.square(shard["std_return"]), paths)
+    returns_mean, returns_variance = _pooled_moments(shard["returns_mean"], shard["returns_variance"], steps)
+    residual_mean, residual_variance = _pooled_moments(shard["residual_mean"], shard["residual_variance"], steps)
+    entropy = float(np.average(shard["entropy"], weights=steps))
+    return {
+        "average_return": average,
+        "std_return": math.sqrt(spread),
+        "max_return": float(shard["max_return"].max()),
+        "min_return": float(shard["min_return"].min()),
+        "num_paths": float(paths.sum()),
+        "num_steps": float(steps.sum()),
+        "average_discounted_return": float(np.average(shard["average_discounted_return"], weights=paths)),
+        "returns_mean": returns_mean,
+        "returns_variance": returns_variance,
+        "residual_mean": residual_mean,
+        "residual_variance": residual_variance,
+        "explained_variance": explained_variance(residual_variance, returns_variance),
+        "entropy": entropy,
+        "perplexity": math.exp(entropy),
+    }
+
+
+def _pooled_moments(means: np.ndarray, variances: np.ndarray, counts: np.ndarray) -> tuple[float, float]:
+    """Mean and population variance of all shards' numbers, from those of each and how many it has."""
+    mean = np.average(means, weights=counts)
+    return float(mean), float(np.average(variances + np.square(means - mean), weights=counts))

@@ -13,35 +13,28 @@ from typing import Any
 import gin
 import numpy as np
 
-from mbmpo import evaluation, rendering, reporting
+from mbmpo import reporting
 from mbmpo.dynamics import DynamicsEnsemble
 from mbmpo.finite import require_finite
 from mbmpo.imagination import Imagination
+from mbmpo.imagining import ImaginingLearner, RollingReturn
 from mbmpo.meta_updates import TRPO
-from mbmpo.model_based import ModelBasedLearner
 from mbmpo.plain import PlainUpdate
 from mbmpo.plain_shard import PlainShard
 from mbmpo.plain_step import PlainStep
-from mbmpo.policies import GaussianMLPPolicy, Weights
+from mbmpo.policies import GaussianMLPPolicy
 from mbmpo.processing import Processing
-from mbmpo.real_data import policy_sampler, tiled
-from mbmpo.settings import ModelFit, RealData, part
+from mbmpo.real_data import tiled
+from mbmpo.settings import ModelFit, RealData
 from metarl.experiment import checks
-from metarl.experiment.errors import UserError
-from metarl.experiment.learner import EvaluationRequest, EvaluationResult, Metrics, Report
-from metarl.rendering.rounds import SampledTask
-from metarl.sampling.noise import NoiseKey
-from metarl.sampling.steps import Batch
-from metarl.scaling.shard import TaskBatch
-from metarl.scaling.sharded_learner import ShardedLearner
+from metarl.experiment.learner import Metrics, Report
 from metarl.simulation.imaginable import ImaginableFamily
 
-_OLD, _NEW = 0.8, 0.2  # as MB-MPO's rolling mean of imagined returns
 STOPPING = ("none", "reward", "validation")
 
 
 @gin.configurable(module="mbmpo")
-class METRPOLearner(ModelBasedLearner, ShardedLearner):
+class METRPOLearner(ImaginingLearner):
     """Trains one policy inside an ensemble of learned models.
 
     Args:
@@ -70,6 +63,9 @@ class METRPOLearner(ModelBasedLearner, ShardedLearner):
         processing: baseline and advantages; default `Processing()`.
     """
 
+    unit = "row"
+    stop_rule_setting = "METRPOLearner.stop_rule"
+
     def __init__(
         self,
         *,
@@ -96,22 +92,22 @@ class METRPOLearner(ModelBasedLearner, ShardedLearner):
         name = "METRPOLearner"
         copies = checks.integer(f"{name}.copies", copies, minimum=1)
         super().__init__(
+            policy=policy,
             family=family,
             ensemble=ensemble,
             real=RealData(buffer_capacity=None) if real is None else real,
             fit=fit,
+            processing=processing,
             seed=seed,
             num_tasks=copies,
             first_data=checks.choice(f"{name}.first_data", first_data, ("random", "policy")),
         )
-        self.policy = checks.instance(f"{name}.policy", policy, GaussianMLPPolicy, "@GaussianMLPPolicy()")
         self.meta_update = checks.instance(f"{name}.update", update, TRPO, "@TRPO()")
         self.update_steps = checks.integer(f"{name}.update_steps", update_steps, minimum=1)
         self.stopping = checks.choice(f"{name}.stopping", stopping, STOPPING)
         self.check_every = checks.integer(f"{name}.check_every", check_every, minimum=1)
         self.improved_share = checks.real(f"{name}.improved_share", improved_share, 0.0, 1.0)
         validation_rollouts = checks.integer(f"{name}.validation_rollouts", validation_rollouts, minimum=1)
-        self.processing = part(f"{name}.processing", processing, Processing)
         horizon = self.real.horizon
         if imagined_horizon is not None:
             horizon = checks.integer(f"{name}.imagined_horizon", imagined_horizon, minimum=1)
@@ -133,26 +129,9 @@ class METRPOLearner(ModelBasedLearner, ShardedLearner):
                 horizon,
                 clip_observation=clip_observation,
             )
-        self.gamma = self.processing.gamma
-        self.inner_updates = 0
         self.objective = self.meta_update.make_objective(self.policy, inner_lr=0.0)
         self.parameters = self.initial_parameters()
         self._baseline = PlainUpdate.initial_baseline(self.family.observation_dim)
-        self._sampler: Any = None
-
-    @property
-    def rollouts_per_task(self) -> int:
-        """R of the real rounds."""
-        return self.real.rollouts_per_task
-
-    @property
-    def horizon(self) -> int:
-        """H of the real rounds."""
-        return self.real.horizon
-
-    def initial_parameters(self) -> Weights:
-        """The policy's weights before training, a function of the seed."""
-        return self.policy.initial_weights(self.seed, self.family.observation_dim, self.family.action_dim)
 
     def _make_imagination(self, first: int = 0, count: int | None = None) -> Imagination:
         return Imagination(
@@ -172,7 +151,7 @@ class METRPOLearner(ModelBasedLearner, ShardedLearner):
 
     @property
     def num_units(self) -> int:
-        """Imagined rows; real data are gathered and models are fitted in the learner's process."""
+        """Imagined rows."""
         return self.imagination.rows_per_task
 
     def make_part(self, first: int, count: int) -> PlainShard:
@@ -181,47 +160,14 @@ class METRPOLearner(ModelBasedLearner, ShardedLearner):
         imagination = self.imagination if whole else self._make_imagination(first, count)
         return PlainShard(imagination, self.objective, self.processing)
 
-    def require_split(self, num_shards: int) -> None:
-        """Passes if the imagined rows can be spread over so many shards.
-
-        Raises:
-            UserError: there are too few, their rollouts end at different times, or the models couple them.
-        """
-        super().require_split(num_shards)
-        if num_shards > 1 and self.ensemble.couples_rows:
-            raise UserError(f"{type(self.ensemble).__name__}'s smooth mask needs all rows at one place: one worker")
-        if num_shards > 1 and not self.imagination.splits:
-            raise UserError(
-                f"imagined rollouts of {self.family.name} end at different times; to spread its rows over workers, "
-                "let every row stop by itself: METRPOLearner.stop_rule = 'per_task'"
-            )
-
-    def _collect_real(self, tasks: TaskBatch, report: Report) -> Batch:
-        if self._sampler is None:
-            self._sampler = policy_sampler(
-                self.policy,
-                self.family,
-                self.num_tasks,
-                self.real.rollouts_per_task,
-                self.real.horizon,
-                num_threads=self.real.num_threads,
-                record_final=self.real.store_last_transition,
-                stop_rule=self.real.stop_rule,
-            )
-        if self.real.reset_policy_std and self.iteration:
-            self.parameters = self.policy.with_std(self.parameters, 1.0)
-        key = NoiseKey(self.seed, self.iteration, "real", tasks.indices)
-        return self._sampler.collect(tiled(self.parameters, self.num_tasks), tasks.tasks, key)
-
     def _improve(self, report: Report) -> Metrics:
         """The TRPO steps, each on a fresh imagined batch."""
-        effective = self.ensemble.effective(self.models)
-        self.pool.call("use", effective=effective, buffer=None)  # rows start where the family resets them
+        effective = self._give_models(buffer=None)  # rows start where the family resets them
         step = PlainStep(self.pool, self.meta_update, self.processing)
         seconds = dict.fromkeys(("sampling", "update"), 0.0)
         returns: list[float] = []
         infos: list[Mapping[str, float]] = []
-        rolling, validated = 0.0, self._model_returns(effective)
+        rolling, validated = RollingReturn(), self._model_returns(effective)
         clock = reporting.Stopwatch()
         for number in range(self.update_steps):
             report(f"TRPO step {number + 1}/{self.update_steps}")
@@ -229,10 +175,8 @@ class METRPOLearner(ModelBasedLearner, ShardedLearner):
             returns.append(step.imagine(self.parameters, self.seed, self.iteration, f"update_{number}"))
             seconds["sampling"] += clock.elapsed()
             require_finite(f"the imagined rollouts of TRPO step {number + 1}", {"return": returns[-1]})
-            latest = returns[-1] if number == 0 else _OLD * rolling + _NEW * returns[-1]
-            if self.stopping == "reward" and number and latest < rolling:
+            if rolling.falls(returns[-1]) and self.stopping == "reward":
                 break
-            rolling = latest
             clock.restart()
             self.parameters, self._baseline, info = step.update(self.parameters, self._baseline)
             seconds["update"] += clock.elapsed()
@@ -273,19 +217,3 @@ class METRPOLearner(ModelBasedLearner, ShardedLearner):
 
     def _take_own_state(self, state: Mapping[str, Any]) -> None:
         self.parameters, self._baseline = state["theta"], state["baseline"]
-
-    def summary_line(self, metrics: Metrics) -> str:
-        """Real and imagined returns, KL and models."""
-        return reporting.summary_line(metrics)
-
-    def final_table(self, report: Report) -> list[dict[str, Any]]:
-        """Real returns of random actions, and of the untrained and the trained policy."""
-        return evaluation.final_table(self, report)
-
-    def evaluate(self, request: EvaluationRequest, report: Report) -> EvaluationResult:
-        """Real rollouts; see `mbmpo.evaluation`."""
-        return evaluation.evaluate(self, request, report)
-
-    def sample_rounds(self, request: EvaluationRequest, report: Report) -> SampledTask:
-        """Real rounds of one task; see `mbmpo.rendering`."""
-        return rendering.sample_rounds(self, request, report)

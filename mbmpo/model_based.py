@@ -12,7 +12,6 @@ Shapes: `M` tasks, `R` copies per task, `H` horizon, `S` steps per task, `E` mod
 """
 
 import abc
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,16 +23,18 @@ from mbmpo.dynamics import DynamicsEnsemble
 from mbmpo.finite import require_finite_batch
 from mbmpo.real_data import draw_tasks, random_batch
 from mbmpo.settings import ModelFit, RealData, part
+from mbmpo.stateful import StatefulLearner
 from mbmpo.transitions import Transitions, append, empty, from_steps
-from metarl.experiment import checks, state_arrays
+from metarl.experiment import checks
 from metarl.experiment.errors import UserError
-from metarl.experiment.learner import Learner, Metrics, Report
+from metarl.experiment.learner import Metrics, Report
+from metarl.sampling.sampler import SamplingSeconds
 from metarl.sampling.steps import Batch
 from metarl.scaling.shard import TaskBatch
 from metarl.simulation.imaginable import ImaginableFamily
 
 
-class ModelBasedLearner(Learner):
+class ModelBasedLearner(StatefulLearner):
     """The outer loop of MB-MPO, ME-TRPO and MB-MPC.
 
     Args:
@@ -54,6 +55,7 @@ class ModelBasedLearner(Learner):
     gamma: float = 0.99
 
     changeable = frozenset({"RealData.num_threads"})
+    growing = ("buffer/", "history/", "method/plasticity/")
 
     def __init__(
         self,
@@ -76,13 +78,23 @@ class ModelBasedLearner(Learner):
         self.num_tasks = num_tasks
         self.models = self.ensemble.initial_state(self.seed, family.observation_dim, family.action_dim)
         self.buffer: Transitions = empty(family.observation_dim, family.action_dim)
-        self.iteration = 0
         self._counted_steps = 0
         self._collected_steps = 0
         self._evaluation_steps = 0
         self._last_batch: Batch | None = None
+        self._sampling: list[SamplingSeconds] = []
         self._history = history.empty(self.ensemble.num_members)
         self._require_validation_rows()
+
+    @property
+    def rollouts_per_task(self) -> int:
+        """R of the real rounds."""
+        return self.real.rollouts_per_task
+
+    @property
+    def horizon(self) -> int:
+        """H of the real rounds."""
+        return self.real.horizon
 
     @property
     def steps_per_round(self) -> int:
@@ -91,22 +103,23 @@ class ModelBasedLearner(Learner):
 
     def run_iteration(self, report: Report) -> Metrics:
         """Real data, model fit, policy improvement."""
-        clock = Clock()
+        clock, laps = self._iteration_clock(), reporting.Laps()
         tasks = draw_tasks(self.family, self.num_tasks, self.seed, self.iteration)
         batch = self._gather(tasks, report)
         self._last_batch = batch
         require_finite_batch("the real steps", batch)
-        clock.lap("env_sampling")
+        laps.lap("env_sampling")
         self.buffer = append(
             self.buffer, from_steps(batch, store_last=self.real.store_last_transition), self.real.buffer_capacity
         )
         metrics = reporting.episode_metrics("real", batch, self.gamma)
+        metrics |= reporting.sampler_metrics("real", self._sampling)
         metrics |= self._evaluate_real(tasks, report)
-        clock.lap("evaluation")
+        laps.lap("evaluation")
         metrics |= self._fit_models(report)
-        clock.lap("model_fit")
+        laps.lap("model_fit")
         metrics |= self._improve(report)
-        clock.lap("improvement")
+        laps.lap("improvement")
         self.iteration += 1
         metrics |= {
             "env_steps/counted": self._counted_steps,
@@ -115,7 +128,7 @@ class ModelBasedLearner(Learner):
             "env_steps/buffer": len(self.buffer.observation),
         }
         self._history = history.extended(self._history, metrics, self.ensemble.num_members)
-        return metrics | clock.metrics()
+        return metrics | laps.metrics() | self._clock_metrics(clock)
 
     def _gather(self, tasks: TaskBatch, report: Report) -> Batch:
         """The iteration's real data; counts their steps as the original does, and truly (O-6)."""
@@ -130,6 +143,7 @@ class ModelBasedLearner(Learner):
                 self.seed,
                 exact=self.real.exact_random_steps,
                 record_final=self.real.store_last_transition,
+                watch=self._watch,
             )
             self._count(asked, batch)
             return batch
@@ -137,6 +151,10 @@ class ModelBasedLearner(Learner):
         batch = self._collect_real(tasks, report)
         self._count(self.steps_per_round, batch)
         return batch
+
+    def _watch(self, seconds: SamplingSeconds) -> None:
+        """Notes where the time of the latest real data went."""
+        self._sampling = [seconds]
 
     def _count(self, nominal: int, batch: Batch) -> None:
         self._counted_steps += nominal
@@ -180,29 +198,6 @@ class ModelBasedLearner(Learner):
     def _take_own_state(self, state: Mapping[str, Any]) -> None:
         """Takes over what `_own_state` returned."""
 
-    def state(self) -> dict[str, np.ndarray]:
-        """Policy, models with their optimisers, buffer and counters."""
-        return state_arrays.flatten("", self._whole_state())
-
-    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Takes over what `state` returned.
-
-        Raises:
-            UserError: an array is missing, unexpected or of another shape; nothing was restored.
-        """
-        arrays = {name: np.asarray(value) for name, value in arrays.items()}
-        mine = self._whole_state()
-        state_arrays.require_same_arrays(
-            arrays, state_arrays.flatten("", mine), growing=("buffer/", "history/", "method/plasticity/")
-        )
-        state = state_arrays.unflatten("", arrays, mine)
-        self.models, self.buffer = state["models"], state["buffer"]
-        self.iteration = state["counters"]["iteration"]
-        self._counted_steps, self._collected_steps = state["counters"]["counted"], state["counters"]["collected"]
-        self._evaluation_steps = state["counters"]["evaluation"]
-        self._history = state["history"]
-        self._take_own_state(state["method"])
-
     def _whole_state(self) -> dict[str, Any]:
         counters = {
             "iteration": self.iteration,
@@ -217,6 +212,14 @@ class ModelBasedLearner(Learner):
             "history": self._history,
             "method": self._own_state(),
         }
+
+    def _take_whole_state(self, state: Mapping[str, Any]) -> None:
+        self.models, self.buffer = state["models"], state["buffer"]
+        self.iteration = state["counters"]["iteration"]
+        self._counted_steps, self._collected_steps = state["counters"]["counted"], state["counters"]["collected"]
+        self._evaluation_steps = state["counters"]["evaluation"]
+        self._history = state["history"]
+        self._take_own_state(state["method"])
 
     def figures(self) -> dict[str, Figure]:
         """Returns and model losses over the iterations, and the models' present one-step errors."""
@@ -244,26 +247,6 @@ class ModelBasedLearner(Learner):
                 f"DynamicsEnsemble.valid_split_ratio {ratio} of about {rows} transitions leaves no "
                 f"{'validation' if training else 'training'} rows; early stopping needs both"
             )
-
-
-class Clock:
-    """Seconds of an iteration's parts."""
-
-    def __init__(self) -> None:
-        self._started = self._lap = time.perf_counter()
-        self._seconds: dict[str, float] = {}
-
-    def lap(self, name: str) -> None:
-        """Books the time since the last lap under a name."""
-        now = time.perf_counter()
-        self._seconds[name] = now - self._lap
-        self._lap = now
-
-    def metrics(self) -> Metrics:
-        """Returns 'time/<name>' of all laps and of the whole."""
-        metrics: Metrics = {f"time/{name}": value for name, value in self._seconds.items()}
-        metrics["time/iteration"] = time.perf_counter() - self._started
-        return metrics
 
 
 def _imaginable(name: str, family: Any) -> ImaginableFamily:

@@ -6,7 +6,7 @@ whatever they hold.
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import gin
 import tensorflow as tf
@@ -207,7 +207,8 @@ def path_statistics(steps: Steps, processed: Processed | None = None) -> dict[st
 
     Returns:
         average_return, std_return, max_return, min_return, num_paths; with `processed` also average_discounted_return,
-        explained_variance (1 - var(R - V) / (var(R) + 1e-8)), entropy (nats) and perplexity.
+        explained_variance, entropy (nats), perplexity, and what these take to be put together from parts of the paths:
+        num_steps, and over the steps mean and population variance of R ("returns_") and of R - V ("residual_").
     """
     reward, valid = _rewards(steps), steps.valid
     before = tf.pad(tf.logical_and(valid, tf.logical_not(steps.last))[:, :-1], [[0, 0], [1, 0]])
@@ -230,16 +231,26 @@ def path_statistics(steps: Steps, processed: Processed | None = None) -> dict[st
     if processed is None:
         return result
     everything = tf.reshape(valid, [1, -1])
-    _, unexplained = _moments(tf.reshape(processed.returns - processed.value, [1, -1]), everything)
-    _, variance = _moments(tf.reshape(processed.returns, [1, -1]), everything)
+    residual_mean, unexplained = _moments(tf.reshape(processed.returns - processed.value, [1, -1]), everything)
+    returns_mean, variance = _moments(tf.reshape(processed.returns, [1, -1]), everything)
     entropies = tf.cast(distributions.entropy(steps.logits), tf.float64)
     entropy, _ = _moments(tf.reshape(entropies, [1, -1]), everything)
     return result | {
         "average_discounted_return": mean(processed.returns),
-        "explained_variance": 1.0 - unexplained[0, 0] / (variance[0, 0] + _EPSILON),
+        "explained_variance": explained_variance(unexplained[0, 0], variance[0, 0]),
         "entropy": entropy[0, 0],
         "perplexity": tf.exp(entropy[0, 0]),
+        "num_steps": tf.reduce_sum(tf.cast(valid, tf.float64)),
+        "returns_mean": returns_mean[0, 0],
+        "returns_variance": variance[0, 0],
+        "residual_mean": residual_mean[0, 0],
+        "residual_variance": unexplained[0, 0],
     }
+
+
+def explained_variance(residual: Any, returns: Any) -> Any:
+    """1 - var(R - V) / (var(R) + 1e-8), from the two variances, tensors or numbers."""
+    return 1.0 - residual / (returns + _EPSILON)
 
 
 def _rewards(steps: Steps) -> tf.Tensor:

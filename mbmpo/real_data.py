@@ -3,6 +3,8 @@
 Shapes: `M` tasks, `R` copies per task, `H` horizon, `G` task numbers.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import tensorflow as tf
 
@@ -11,7 +13,7 @@ from mbmpo.policies import GaussianMLPPolicy, Weights
 from mbmpo.shard import Account
 from metarl.sampling.noise import NoiseKey
 from metarl.sampling.random_actions import collect_random
-from metarl.sampling.sampler import Sampler
+from metarl.sampling.sampler import Sampler, SamplingSeconds
 from metarl.sampling.steps import Batch, Episodes, Steps
 from metarl.scaling.shard import TaskBatch
 from metarl.seeding import keyed_generator
@@ -65,8 +67,12 @@ class RealCollector:
     def __call__(self, weights: Weights, tasks: TaskBatch, seed: int, iteration: int, phase: str) -> Steps:
         """One phase; see `mbmpo.shard.Collector`."""
         batch = self._sampler.collect(weights, tasks.tasks, NoiseKey(seed, iteration, phase, tasks.indices))
-        steps, bad = self._account
-        self._account = Account(steps + int(batch.episodes.length.sum()), bad or not_finite(batch.steps))
+        steps, bad, seconds = self._account
+        self._account = Account(
+            steps + int(batch.episodes.length.sum()),
+            bad or not_finite(batch.steps),
+            (*seconds, self._sampler.seconds),
+        )
         if self._remember:
             self._batches.append(batch)
         return batch.steps
@@ -91,6 +97,7 @@ def random_batch(
     *,
     exact: bool,
     record_final: bool = False,
+    watch: Callable[[SamplingSeconds], None] | None = None,
 ) -> Batch:
     """Rollouts of uniformly random actions in [-1, 1]^A (section 1.2, step 3, first iteration).
 
@@ -105,8 +112,10 @@ def random_batch(
         seed: of the experiment.
         exact: keep only the first paths that reach the number asked for, the last one whole (O-6).
         record_final: record what is observed after the last step of each path (O-7).
+        watch: told where the time went.
     """
-    batch = collect_random(family, asked, round_steps // horizon, horizon, seed, record_final=record_final)
+    copies = round_steps // horizon
+    batch = collect_random(family, asked, copies, horizon, seed, record_final=record_final, watch=watch)
     return _first_paths(batch, asked) if exact else batch
 
 

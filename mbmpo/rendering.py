@@ -3,7 +3,7 @@
 import dataclasses
 from typing import TYPE_CHECKING
 
-from mbmpo.adapting import PolicyLearner, real_shard
+from mbmpo.adapting import real_shard
 from mbmpo.evaluation import task_groups
 from metarl.experiment.errors import UserError
 from metarl.experiment.learner import EvaluationRequest, Report
@@ -14,11 +14,12 @@ from metarl.simulation.task_family import TaskFamily
 
 if TYPE_CHECKING:
     from mbmpo.mbmpc import MBMPCLearner
+    from mbmpo.policy_learner import PolicyLearner
 
 _PHASE = "render"
 
 
-def sample_rounds(learner: PolicyLearner, request: EvaluationRequest, report: Report) -> SampledTask:
+def sample_rounds(learner: "PolicyLearner", request: EvaluationRequest, report: Report) -> SampledTask:
     """Adapts theta to real rollouts of one task; returns the rounds after 0 .. K inner updates.
 
     The task is that of the request, by default one draw of the family.

@@ -3,7 +3,11 @@
 The original's columns: EnvTrajs- is `real/`, PrePolicy- `pre_update/`, PostPolicy- `post_update/`, DynTrajs{m}a and b
 `imagined/pre_update_<m>` and `imagined/post_update_<m>`, AvgModelEpochTime, AvgEpochsPerModel and StdEpochsPerModel
 `time/model_epoch`, `model/epochs_mean` (one more than the original's, which counts from 0) and `model/epochs_std`,
-n_timesteps `env_steps/counted`, Time-... `time/...`.
+mean_inner_stepsize `inner/mean_step_size`, n_timesteps `env_steps/counted`, Iteration `iteration`. PolicyExecTime,
+EnvExecTime and ProcessExecTime of a sampler are `time/<sampler>_policy`, `_simulation` and `_processing`, where the
+sampler is `real`, `pre_update` or `post_update`. Time-EnvSampling, -ModelFit and -MAMLSteps are `time/env_sampling`,
+`model_fit` and `improvement`; Time-DynSampling, -DynSampleProc, -InnerStep and -OuterStep `time/imagined_sampling`,
+`_processing`, `_inner` and `_outer`; Time-Itr and -Overall `time/iteration` and `time/overall`.
 
 Shapes: `E` models.
 """
@@ -16,6 +20,7 @@ import numpy as np
 
 from mbmpo.policies import Weights
 from metarl.experiment.learner import Metrics
+from metarl.sampling.sampler import SamplingSeconds
 from metarl.sampling.steps import Batch
 
 if TYPE_CHECKING:
@@ -53,6 +58,12 @@ def episode_metrics(prefix: str, batch: Batch, gamma: float) -> Metrics:
 def path_metrics(prefix: str, statistics: Mapping[str, float] | None) -> Metrics:
     """The columns of `processing.path_statistics`; None for each if there are no statistics this time."""
     return {f"{prefix}/{column}": None if statistics is None else statistics[name] for name, column in _PATHS.items()}
+
+
+def sampler_metrics(prefix: str, shards: Sequence[SamplingSeconds]) -> Metrics:
+    """Where a sampler's time went, of the slowest shard; None if it did not sample this time."""
+    fields = zip(*shards, strict=True) if shards else ((None,),) * len(SamplingSeconds._fields)
+    return {f"time/{prefix}_{name}": max(values) for name, values in zip(SamplingSeconds._fields, fields, strict=True)}
 
 
 def fit_metrics(result: "FitReport") -> Metrics:
@@ -136,3 +147,20 @@ class Stopwatch:
     def elapsed(self) -> float:
         """Returns the seconds."""
         return time.perf_counter() - self._started
+
+
+class Laps:
+    """Seconds of an iteration's parts, one after the other."""
+
+    def __init__(self) -> None:
+        self._lap = Stopwatch()
+        self._seconds: Metrics = {}
+
+    def lap(self, name: str) -> None:
+        """Books the time since the last lap under a name."""
+        self._seconds[f"time/{name}"] = self._lap.elapsed()
+        self._lap.restart()
+
+    def metrics(self) -> Metrics:
+        """Returns 'time/<name>' of all laps."""
+        return dict(self._seconds)

@@ -15,6 +15,7 @@ from mbmpo.objectives import MetaData, Phase, make_phase, per_task
 from mbmpo.policies import Weights
 from mbmpo.processing import Processing, path_statistics
 from metarl.compiled import Compiled
+from metarl.sampling.sampler import SamplingSeconds
 from metarl.sampling.steps import Steps
 from metarl.scaling.shard import Shard, TaskBatch
 
@@ -29,10 +30,12 @@ class Account(NamedTuple):
     Attributes:
         env_steps: real steps of complete episodes.
         not_finite: name of the first quantity that was not finite; None if all were.
+        seconds: where the time of each phase went, if the phases were sampled.
     """
 
     env_steps: int = 0
     not_finite: str | None = None
+    seconds: tuple[SamplingSeconds, ...] = ()
 
 
 class Collector(Protocol):

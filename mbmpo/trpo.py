@@ -9,23 +9,22 @@ from typing import Any
 import gin
 import numpy as np
 
-from mbmpo import evaluation, rendering, reporting
+from mbmpo import reporting
 from mbmpo.finite import require_finite, require_finite_batch
 from mbmpo.meta_updates import TRPO
 from mbmpo.plain import PlainUpdate
-from mbmpo.policies import GaussianMLPPolicy, Weights
+from mbmpo.policies import GaussianMLPPolicy
+from mbmpo.policy_learner import RealTaskLearner
 from mbmpo.processing import Processing, pooled
 from mbmpo.real_data import draw_tasks, policy_sampler, tiled
-from mbmpo.settings import part
-from metarl.experiment import checks, state_arrays
-from metarl.experiment.learner import EvaluationRequest, EvaluationResult, Learner, Metrics, Report
-from metarl.rendering.rounds import SampledTask
+from metarl.experiment import checks
+from metarl.experiment.learner import Metrics, Report
 from metarl.sampling.noise import NoiseKey
 from metarl.simulation.task_family import TaskFamily
 
 
 @gin.configurable(module="mbmpo")
-class TRPOLearner(Learner):
+class TRPOLearner(RealTaskLearner):
     """Trains one policy on real steps.
 
     Args:
@@ -56,32 +55,27 @@ class TRPOLearner(Learner):
         num_threads: int | None = None,
     ):
         name = "TRPOLearner"
-        self.policy = checks.instance(f"{name}.policy", policy, GaussianMLPPolicy, "@GaussianMLPPolicy()")
-        self.family = checks.instance(f"{name}.family", family, TaskFamily, "a task family such as @HalfCheetah()")
+        super().__init__(
+            policy=policy,
+            family=family,
+            num_tasks=checks.integer(f"{name}.copies", copies, minimum=1),
+            rollouts_per_task=checks.integer(f"{name}.rollouts_per_copy", rollouts_per_copy, minimum=1),
+            horizon=horizon,
+            seed=seed,
+            processing=processing,
+            num_threads=num_threads,
+        )
         self.meta_update = checks.instance(f"{name}.update", update, TRPO, "@TRPO()")
-        self.num_tasks = checks.integer(f"{name}.copies", copies, minimum=1)
-        self.rollouts_per_task = checks.integer(f"{name}.rollouts_per_copy", rollouts_per_copy, minimum=1)
-        self.horizon = checks.integer(f"{name}.horizon", horizon, minimum=2)
-        self.seed = checks.integer(f"{name}.seed", seed, minimum=0, maximum=2**32 - 1)
-        self.processing = part(f"{name}.processing", processing, Processing)
-        self._num_threads = None if num_threads is None else checks.integer(f"{name}.num_threads", num_threads, 1)
-        self.inner_updates = 0
         self.plain = PlainUpdate(self.policy, self.meta_update, self.processing, self.horizon)
         self.objective = self.plain.objective
         self.parameters = self.initial_parameters()
         self._baseline = self.plain.initial_baseline(self.family.observation_dim)
-        self.iteration = 0
-        self._env_steps = 0
         self._sampler: Any = None
         self._last_steps: Any = None
 
-    def initial_parameters(self) -> Weights:
-        """The policy's weights before training, a function of the seed."""
-        return self.policy.initial_weights(self.seed, self.family.observation_dim, self.family.action_dim)
-
     def run_iteration(self, report: Report) -> Metrics:
         """Real steps and one TRPO step."""
-        clock = reporting.Stopwatch()
+        clock = self._iteration_clock()
         if self._sampler is None:
             self._sampler = policy_sampler(
                 self.policy,
@@ -97,63 +91,31 @@ class TRPOLearner(Learner):
         batch = self._sampler.collect(tiled(self.parameters, self.num_tasks), tasks.tasks, key)
         self._last_steps = batch.steps
         require_finite_batch("the real steps", batch)
-        steps = int(batch.episodes.length.sum())
-        self._env_steps += steps
+        counted = self._counted(int(batch.episodes.length.sum()))
         sampling = clock.elapsed()
         report("TRPO step")
         self.parameters, self._baseline, info, statistics = self.plain.update(
             self.parameters, self._baseline, pooled(batch.steps)
         )
+        update = clock.elapsed() - sampling
         require_finite("the policy after the TRPO step", self.parameters)
         self.iteration += 1
         metrics = reporting.path_metrics("real", statistics)
+        metrics |= reporting.sampler_metrics("real", [self._sampler.seconds])
         metrics |= reporting.update_metrics([info], self.meta_update.info_names)
         return metrics | {
-            "env_steps/this_iteration": steps,
-            "env_steps/total": self._env_steps,
+            **counted,
             "time/env_sampling": sampling,
-            "time/update": clock.elapsed() - sampling,
-            "time/iteration": clock.elapsed(),
+            "time/update": update,
+            **self._clock_metrics(clock),
         }
 
-    def summary_line(self, metrics: Metrics) -> str:
-        """Return, KL and speed."""
-        return reporting.summary_line(metrics)
+    def _own_state(self) -> dict[str, Any]:
+        return {"baseline": self._baseline}
 
-    def state(self) -> dict[str, np.ndarray]:
-        """Weights, baseline and counters."""
-        return state_arrays.flatten("", self._whole_state())
+    def _take_own_state(self, state: Mapping[str, Any]) -> None:
+        self._baseline = state["baseline"]
 
-    def restore(self, arrays: Mapping[str, np.ndarray]) -> None:
-        """Takes over what `state` returned.
-
-        Raises:
-            UserError: an array is missing, unexpected or of another shape; nothing was restored.
-        """
-        arrays = {name: np.asarray(value) for name, value in arrays.items()}
-        mine = self._whole_state()
-        state_arrays.require_same_arrays(arrays, state_arrays.flatten("", mine))
-        state = state_arrays.unflatten("", arrays, mine)
-        self.parameters, self._baseline = state["theta"], state["baseline"]
-        self.iteration, self._env_steps = state["counters"]["iteration"], state["counters"]["env_steps"]
-
-    def _whole_state(self) -> dict[str, Any]:
-        counters = {"iteration": self.iteration, "env_steps": self._env_steps}
-        return {"theta": self.parameters, "baseline": self._baseline, "counters": counters}
-
-    def crash_evidence(self) -> dict[str, np.ndarray]:
-        """The latest steps and the weights."""
+    def _latest_steps(self) -> dict[str, np.ndarray]:
         steps = {} if self._last_steps is None else self._last_steps._asdict()
-        return {f"steps/{name}": np.asarray(value) for name, value in steps.items()} | self.state()
-
-    def final_table(self, report: Report) -> list[dict[str, Any]]:
-        """Returns of random actions, and of the untrained and the trained policy."""
-        return evaluation.final_table(self, report)
-
-    def evaluate(self, request: EvaluationRequest, report: Report) -> EvaluationResult:
-        """Real rollouts; see `mbmpo.evaluation`."""
-        return evaluation.evaluate(self, request, report)
-
-    def sample_rounds(self, request: EvaluationRequest, report: Report) -> SampledTask:
-        """Real rounds of one task; see `mbmpo.rendering`."""
-        return rendering.sample_rounds(self, request, report)
+        return {f"steps/{name}": np.asarray(value) for name, value in steps.items()}

@@ -26,7 +26,13 @@ def test_columns_stay_and_numbers_are_finite(trained):
         assert list(metrics) == list(history[0])
         assert_finite(metrics)
         assert "real" in learner.summary_line(metrics) or "update" in learner.summary_line(metrics)
+        acted = [name for name in metrics if name.startswith("time/") and name.endswith("_policy")]
+        assert acted
+        assert all(metrics[name] > 0.0 for name in acted)
     assert learner.iteration == 3
+    overall = [metrics["time/overall"] for metrics in history]
+    assert overall == sorted(overall)
+    assert overall[-1] >= sum(metrics["time/iteration"] for metrics in history)
 
 
 def test_a_resumed_run_and_a_new_run_are_bit_identical(trained):

@@ -7,6 +7,7 @@ from learner_tools import HORIZON, mbmpc, metrpo, silent
 
 from mbmpo.families import Swimmer
 from mbmpo.metrpo import METRPOLearner
+from mbmpo.plain_step import PlainStep
 from mbmpo.planning import ModelPredictiveController
 
 
@@ -33,15 +34,15 @@ def test_all_data_are_kept():
 
 def test_the_baseline_of_the_batch_before_predicts(learner, monkeypatch):
     """Section 5.4: what one update fits, the next one predicts with, over iterations too."""
-    update, used, fitted = learner.plain.update, [], []
+    update, used, fitted = PlainStep.update, [], []
 
-    def spied(theta, coefficients, steps):
-        result = update(theta, coefficients, steps)
+    def spied(step, theta, coefficients):
+        result = update(step, theta, coefficients)
         used.append(coefficients)
         fitted.append(result[1])
         return result
 
-    monkeypatch.setattr(learner.plain, "update", spied)
+    monkeypatch.setattr(PlainStep, "update", spied)
     carried = learner._baseline
     assert np.any(carried != 0.0)
     learner.run_iteration(silent)

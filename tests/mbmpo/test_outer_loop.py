@@ -99,7 +99,16 @@ def test_columns_of_the_table(compiled):
     for step in range(1, META_STEPS + 1):
         assert {f"imagined/pre_update_{step}", f"imagined/post_update_{step}"} <= metrics.keys()
     assert {"time/model_epoch", "model/epochs_mean", "model/epochs_std", "inner/mean_step_size"} <= metrics.keys()
-    assert {"time/env_sampling", "time/model_fit", "time/improvement", "time/imagined_outer"} <= metrics.keys()
+    imagined = {f"imagined_{part}" for part in ("sampling", "processing", "inner", "outer")}
+    samplers = {
+        f"{sampler}_{part}"
+        for sampler in ("real", "pre_update", "post_update")
+        for part in ("policy", "simulation", "processing")
+    }
+    whole = {"env_sampling", "evaluation", "model_fit", "improvement", "iteration", "overall"}
+    for name in imagined | samplers | whole:
+        assert metrics[f"time/{name}"] > 0.0, name
+    assert metrics["time/overall"] >= metrics["time/iteration"] >= metrics["time/model_fit"]
     assert metrics["model/epochs_mean"] == metrics["model/epochs_run"] == 3
     assert metrics["real/return_min"] <= metrics["real/return"] <= metrics["real/return_max"]
     np.testing.assert_allclose(metrics["pre_update/perplexity"], np.exp(metrics["pre_update/entropy"]))
@@ -119,7 +128,8 @@ def test_evaluation_is_neither_stored_nor_counted(compiled, learner):
     assert {name for name in differing if not name.startswith("history/")} == {"counters/evaluation"}
     assert list(without) == list(metrics)
     silenced = {name for name, value in without.items() if value is None}
-    assert silenced == {name for name in metrics if name.startswith(("pre_update/", "post_update/"))}
+    evaluated = ("pre_update/", "post_update/", "time/pre_update_", "time/post_update_")
+    assert silenced == {name for name in metrics if name.startswith(evaluated)}
     assert without["env_steps/total"] == without["env_steps/collected"] == 96
 
 
