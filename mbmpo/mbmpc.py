@@ -14,7 +14,7 @@ from mbmpo.dynamics import DynamicsEnsemble
 from mbmpo.model_based import ModelBasedLearner
 from mbmpo.planning import ModelPredictiveController, Planner
 from mbmpo.real_data import draw_tasks, tiled_nothing
-from mbmpo.settings import ModelFit, RealData
+from mbmpo.settings import ModelFit, RealData, require_unset
 from metarl.experiment import checks
 from metarl.experiment.errors import UserError
 from metarl.experiment.learner import EvaluationRequest, EvaluationResult, Metrics, Report
@@ -60,6 +60,9 @@ class MBMPCLearner(ModelBasedLearner):
             raise UserError(
                 f"RealData.rollouts_per_task must be 1 with MBMPCLearner, got {self.real.rollouts_per_task}"
             )
+        require_unset(name, self.real, {"collect_with": "stale", "reset_policy_std": False})
+        if self.real.num_threads != 1:
+            require_unset(name, self.real, {"num_threads": None})
         self.gamma = self.planner.discount
         self._controllers: dict[int, ModelPredictiveController] = {}
 

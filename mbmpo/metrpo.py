@@ -25,7 +25,7 @@ from mbmpo.plain_step import PlainStep
 from mbmpo.policies import GaussianMLPPolicy
 from mbmpo.processing import Processing
 from mbmpo.real_data import tiled
-from mbmpo.settings import ModelFit, RealData
+from mbmpo.settings import ModelFit, RealData, require_unset
 from metarl.experiment import checks
 from metarl.experiment.learner import Metrics, Report
 from metarl.simulation.imaginable import ImaginableFamily
@@ -46,6 +46,7 @@ class METRPOLearner(ImaginingLearner):
         update_steps: TRPO steps per iteration.
         imagined_steps: asked for per TRPO step; whole sweeps of at most 100 rows are made, so that 50,000 of horizon
             200 become 60,000.
+        imagined_rollouts_per_task: asks for M times so many imagined rollouts instead; None: `imagined_steps` holds.
         imagined_horizon: H of imagined rollouts; None: the real one.
         clip_observation: limit of predicted observations' entries; None for none, as the original.
         stopping: when an iteration's TRPO steps end early: "none", as the scripts; "reward": the rolling mean of the
@@ -76,6 +77,7 @@ class METRPOLearner(ImaginingLearner):
         copies: int = 20,
         update_steps: int = 30,
         imagined_steps: int = 50_000,
+        imagined_rollouts_per_task: int | None = None,
         imagined_horizon: int | None = None,
         clip_observation: float | None = None,
         stopping: str = "none",
@@ -102,6 +104,9 @@ class METRPOLearner(ImaginingLearner):
             num_tasks=copies,
             first_data=checks.choice(f"{name}.first_data", first_data, ("random", "policy")),
         )
+        require_unset(name, self.real, {"collect_with": "stale"})
+        if first_data == "policy":
+            require_unset(f"{name}.first_data 'policy'", self.real, {"initial_random_steps": None})
         self.meta_update = checks.instance(f"{name}.update", update, TRPO, "@TRPO()")
         self.update_steps = checks.integer(f"{name}.update_steps", update_steps, minimum=1)
         self.stopping = checks.choice(f"{name}.stopping", stopping, STOPPING)
@@ -116,6 +121,9 @@ class METRPOLearner(ImaginingLearner):
         self._stop_rule = checks.choice(f"{name}.stop_rule", stop_rule, ("global", "per_task"))
         self._imagined_horizon, self._clip_observation = horizon, clip_observation
         self._imagined_steps = checks.integer(f"{name}.imagined_steps", imagined_steps, minimum=1)
+        if imagined_rollouts_per_task is not None:
+            rollouts = checks.integer(f"{name}.imagined_rollouts_per_task", imagined_rollouts_per_task, minimum=1)
+            self._imagined_steps = copies * rollouts * horizon
         self.imagination = self._make_imagination()
         self._validation: Imagination | None = None
         if self.stopping == "validation":

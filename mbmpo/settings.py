@@ -1,6 +1,6 @@
 """The settings of an MB-MPO-family experiment, each checked where it is made (MB-MPO specification, 1.1 and 13)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import gin
@@ -25,9 +25,12 @@ class RealData:
         buffer_capacity: newest transitions kept, None for all.
         store_last_transition: keep the transition into an episode's last observation (O-7); the original drops it.
         collect_with: which parameters act: "stale", those that the last inner step of the iteration before left behind
-            (O-2); "readapted", adapted afresh to the models from the present meta-parameters; "pre", unadapted.
-        reset_policy_std: set the meta-policy's standard deviation to 1 before every round.
-        num_threads: simulation threads; default: the cores this process may use.
+            (O-2); "readapted", adapted afresh to the models from the present meta-parameters; "pre", unadapted. For
+            methods that adapt.
+        reset_policy_std: set the policy's standard deviation to 1 before every round; with MB-MPO that of the
+            meta-policy, the adapted ones keep theirs. For methods with a policy. (ME-TRPO's original prepares this and
+            never does it, section 6.1.)
+        num_threads: simulation threads; default: the cores this process may use. MB-MPC has one.
         stop_rule: when a round ends where episodes can end early: "global", when the finished ones of all tasks hold
             the steps asked for, running ones being lost (the original); "per_task", each task by itself; "truncate":
             after H steps of every copy, running ones being cut and kept (O-23).
@@ -58,6 +61,24 @@ class RealData:
         self.reset_policy_std = checks.flag(f"{name}.reset_policy_std", reset_policy_std)
         self.num_threads = _optional(f"{name}.num_threads", num_threads)
         self.stop_rule = checks.choice(f"{name}.stop_rule", stop_rule, STOP_RULES)
+
+
+def require_unset(learner: str, real: RealData, meaningless: Mapping[str, Any]) -> None:
+    """Passes if the settings that a method can do nothing with have been left alone.
+
+    Args:
+        learner: its name.
+        real: as configured.
+        meaningless: names of such settings, with the values that mean nothing.
+
+    Raises:
+        UserError: one has another value.
+    """
+    for name, value in meaningless.items():
+        if getattr(real, name) != value:
+            raise UserError(
+                f"RealData.{name} = {getattr(real, name)!r} has no effect with {learner}; leave it at {value!r}"
+            )
 
 
 @gin.configurable(module="mbmpo")

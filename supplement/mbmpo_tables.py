@@ -68,8 +68,10 @@ def settings(name: str, profile: str | None = None) -> dict[str, str]:
     operative = gin_bindings.without_macros(gin_bindings.read(gin.operative_config_str()))
     found = {key.owner: _short(value) for key, value in operative.items() if not _untold(key.owner)}
     gin.clear_config()
-    if method_of(name) != "mbmpo":
-        found.pop("RealData.collect_with", None)  # read by MB-MPO alone
+    # What a method can do nothing with, and refuses to have set.
+    unused = {"mbmpo": (), "metrpo": ("collect_with",)}.get(method_of(name), ("collect_with", "reset_policy_std"))
+    for setting in unused:
+        found.pop(f"RealData.{setting}", None)
     if "TRPO.step_size" in found:  # what it inherits without an effect
         found = {key: value for key, value in found.items() if not key.startswith("MetaTRPO.")}
     return found

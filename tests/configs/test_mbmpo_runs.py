@@ -4,7 +4,7 @@ import csv
 import math
 
 import pytest
-from test_mbmpo_configs import NAMES, method_of
+from mbmpo_rows import NAMES, method_of
 
 from metarl.experiment import front_door
 
@@ -53,7 +53,10 @@ PATHS = {
     "fake point models": ("studies/mbmpo_plasticity_point_fake", ()),
     "ME-TRPO, falling reward": ("metrpo_walker2d", ("METRPOLearner.stopping = 'reward'",)),
     "ME-TRPO, validation": ("studies/metrpo_kurutach_half_cheetah", ("METRPOLearner.check_every = 1",)),
-    "ME-TRPO, bad models, own data first": ("studies/metrpo_bad_models", ()),
+    "ME-TRPO, bad models, own data first": (
+        "studies/metrpo_bad_models",
+        ("INITIAL_RANDOM_STEPS = None", "IMAGINED_ROLLOUTS_PER_TASK = 2"),
+    ),
     "MB-MPC": ("mbmpc_half_cheetah", ()),
     "MB-MPC, cross-entropy method": (
         "mbmpc_hopper",
