@@ -114,6 +114,8 @@ class FakePointEnsemble(DynamicsEnsemble):
         mask: "smooth" or "hard".
         error_at_goal: turn the smooth mask round.
         goal: of the point.
+        action_scale: metres that an action of 1 asks for. The original's models take the policy's normalised action for
+            metres; 0.1 moves as the real point does.
     """
 
     def __init__(
@@ -125,6 +127,7 @@ class FakePointEnsemble(DynamicsEnsemble):
         mask: str = "smooth",
         error_at_goal: bool = False,
         goal: Sequence[float] = (0.0, 0.0),
+        action_scale: float = 1.0,
     ):
         # The smallest network that satisfies the common state; it is never trained and never asked.
         super().__init__(
@@ -147,6 +150,7 @@ class FakePointEnsemble(DynamicsEnsemble):
         if self.mask == "hard" and self.error_at_goal:
             raise UserError(f"{name}.error_at_goal needs the mask 'smooth'")
         self.goal = _pair(f"{name}.goal", goal)
+        self.action_scale = checks.real(f"{name}.action_scale", action_scale, minimum=0.0)
 
     def initial_state(self, seed: int, observation_dim: int, action_dim: int) -> EnsembleState:
         """The state before the first "fit", biases drawn.
@@ -198,7 +202,7 @@ class FakePointEnsemble(DynamicsEnsemble):
         else:
             share = tf.math.divide_no_nan(distance, tf.reduce_max(distance))
             mask = tf.square(1.0 - share if self.error_at_goal else share)
-        move = tf.clip_by_value(action, -_STEP_LIMIT, _STEP_LIMIT)
+        move = tf.clip_by_value(self.action_scale * action, -_STEP_LIMIT, _STEP_LIMIT)
         return observation + move + mask * _error(effective, observation, action, self.noise_std)
 
 

@@ -105,6 +105,14 @@ def test_fake_point(mask, at_goal):
     assert result.last_epoch.tolist() == [0, 0]
 
 
+@pytest.mark.parametrize(("scale", "moves"), [(1.0, [0.05, -0.1]), (0.1, [0.005, -0.05])])
+def test_fake_point_takes_actions_for_metres_unless_told_otherwise(scale, moves):
+    fake = FakePointEnsemble(num_models=2, action_scale=scale)
+    effective = fake.effective(fake.initial_state(0, 2, 2))
+    found = fake.predict_all(effective, tf.zeros([1, 2]), tf.constant([[0.05, -0.5]]))
+    np.testing.assert_allclose(found[0], np.transpose([moves, moves]), rtol=1e-6)
+
+
 def test_fake_point_knows_the_plane_only():
     with pytest.raises(UserError, match="the point only"):
         FakePointEnsemble().initial_state(0, 3, 2)
