@@ -13,7 +13,7 @@ from mbmpo import history as history_
 from mbmpo import inspection, inspection_plots
 from mbmpo.dynamics import DynamicsEnsemble
 from mbmpo.history import History
-from mbmpo.plasticity import Maps
+from mbmpo.plasticity import Maps, map_metrics
 from mbmpo.transitions import Transitions
 
 _ROWS = 2000
@@ -75,7 +75,12 @@ def one_step_figure(ensemble: DynamicsEnsemble, effective: Any, buffer: Transiti
 
 
 def plasticity_figure(maps: Maps, title: str = "") -> Figure:
-    """The latest maps of the plane: above, where the models disagree; below, where adaptation changes the policy."""
+    """The latest maps of the plane: above, where the models disagree; below, where adaptation changes the policy.
+
+    The lower title tells their correlation over the grid, unless a map is constant.
+    """
+    correlation = map_metrics(maps)["plasticity/correlation"]
+    told = "" if correlation is None else f" (correlation {correlation:.2f})"
     figure = Figure(figsize=(5.2, 8.2), layout="constrained")
     left, right, bottom, top = (float(edge) for edge in maps.extent)
     for number, (values, label) in enumerate(
@@ -86,7 +91,7 @@ def plasticity_figure(maps: Maps, title: str = "") -> Figure:
         axes.set_xlabel("x, m")
         axes.set_ylabel("y, m")
         figure.colorbar(image, ax=axes, label=label)
-        axes.set_title(("models' disagreement", "policy's change")[number], fontsize=10)
+        axes.set_title(("models' disagreement", f"policy's change{told}")[number], fontsize=10)
     if title:
         figure.suptitle(title, fontsize=10)
     return figure

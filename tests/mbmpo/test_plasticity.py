@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from learner_tools import assert_same_state, ensemble, mbmpc, mbmpo, metrpo, policy, silent, without_clock
 
-from mbmpo import history
+from mbmpo import history, training_plots
 from mbmpo.dynamics import FakePointEnsemble
 from mbmpo.families import InvertedPendulum
 from mbmpo.families.point import Point2D
@@ -78,7 +78,10 @@ def test_correlation_of_the_latest_maps_and_none_for_a_constant_one():
     found = map_metrics(maps)
     assert found["plasticity/correlation"] == pytest.approx(1.0)
     assert (found["plasticity/kl_mean"], found["plasticity/std_mean"]) == (1.5, 4.0)
-    assert map_metrics(maps._replace(std=np.ones((1, 2, 2))))["plasticity/correlation"] is None
+    constant = maps._replace(std=np.ones((1, 2, 2)))
+    assert map_metrics(constant)["plasticity/correlation"] is None
+    for shown, told in ((maps, "policy's change (correlation 1.00)"), (constant, "policy's change")):
+        assert training_plots.plasticity_figure(shown).axes[2].get_title() == told
 
 
 def test_only_the_point_has_such_a_plane():
@@ -162,8 +165,6 @@ def test_history_tells_what_was_not_measured():
 
 
 def test_the_one_step_figure_takes_the_newest_rows():
-    from mbmpo import training_plots
-
     rng = np.random.default_rng(0)
     models = fake(output_bias_range=[0.0, 0.0])
     o = rng.uniform(-2.0, 2.0, (2500, 2)).astype(np.float32)
