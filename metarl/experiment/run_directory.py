@@ -41,14 +41,21 @@ _PACKAGES = ("metarl-tf", "tensorflow", "keras", "tensorflow-probability", "mujo
 _MAY_CHANGE_NUMBERS = ("python", *_PACKAGES, "git_commit", "git_modified")
 
 
-def safe_name(name: str, what: str) -> str:
+def safe_name(name: str, what: str, otherwise: str = "") -> str:
     """Returns `name` if it may become the name of a file or folder.
+
+    Args:
+        name: as the user or a file gives it.
+        what: names it in the message.
+        otherwise: ends the message with what the user can do.
 
     Raises:
         UserError: it has other characters than letters, digits, '.', '_' and '-', or is '.' or '..'.
     """
     if not _NAME.fullmatch(name) or name in (".", ".."):
-        raise UserError(f"{what} {name!r} cannot name a folder: only letters, digits, '.', '_' and '-'; use --logdir")
+        raise UserError(
+            f"{what} {name!r} cannot name a folder or file: only letters, digits, '.', '_' and '-'{otherwise}"
+        )
     return name
 
 
@@ -58,9 +65,10 @@ def default_path(gin_files: Iterable[str], seed: Any) -> Path:
     Raises:
         UserError: a file's name cannot name a folder.
     """
-    stems = "-".join(safe_name(Path(name).name.removesuffix(".gin"), "the gin file name") for name in gin_files)
-    folder = Path("runs") / safe_name(stems, "the gin file name")
-    return folder if seed is None else folder / safe_name(f"seed_{seed}", "the seed")
+    what, otherwise = "the gin file name", "; give a --logdir"
+    stems = "-".join(safe_name(Path(name).name.removesuffix(".gin"), what, otherwise) for name in gin_files)
+    folder = Path("runs") / safe_name(stems, what, otherwise)
+    return folder if seed is None else folder / safe_name(f"seed_{seed}", "the seed", otherwise)
 
 
 class RunDirectory:

@@ -76,7 +76,11 @@ def build_learner(saved: SavedRun) -> "Learner":
     # What follows imports TensorFlow at some point, which is only silent from here on.
     from metarl.experiment import gin_front_door
 
-    learner = gin_front_door.build(gin_front_door.parse([str(saved.config.resolve())]), all_used=False).learner
+    try:
+        config = gin_front_door.parse([str(saved.config.resolve())])
+    except UserError as error:
+        raise UserError(str(error).replace("--gin_file: ", "--run: ", 1)) from error
+    learner = gin_front_door.build(config, all_used=False).learner
     try:
         learner.restore(saved.checkpoint.arrays)
     except UserError as error:

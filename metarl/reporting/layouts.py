@@ -228,7 +228,7 @@ def _y_columns(found: Sequence[Run], name: str) -> tuple[str, ...]:
     fast_updates = tuple(f"return/fast_update_{k}" for k in sorted(numbers, reverse=True))
     wanted = (*_Y_NAMES, *fast_updates) if name == "return" else (name,)
     if not any(_first(run, wanted) for run in found):
-        _require_column(found, name, "--y", ())
+        _require_column(found, name, "--y", ("return",))
     return wanted
 
 

@@ -56,6 +56,10 @@ def run(request: Request) -> int:
     checks.choice("--layout", request.layout, layouts.LAYOUTS)
     checks.choice("--statistic", request.statistic, figures.STATISTICS)
     checks.integer("--points", request.points, minimum=2)
+    if not all(request.group_by) or not request.group_by:
+        raise UserError(
+            "--group_by names nothing; give method, family, folder, or macros or bindings, such as INNER_LR"
+        )
     if not request.patterns:
         raise UserError("which runs? Give folders or globs, such as runs/tesp_wheeled/seed_*")
     output = Path(request.output)

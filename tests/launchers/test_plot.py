@@ -65,6 +65,9 @@ def test_a_mistake_is_one_line_on_stderr_and_exit_code_2(folder, arguments, mess
         ({"layout": "tesp"}, "--layout=tesp: no run has columns validation_<set>/return_<k>"),
         ({"statistic": "median"}, "--statistic must be one of both, mean, iqm"),
         ({"group_by": ("INER_LR",)}, "--group_by: no run has a macro or binding 'INER_LR'; did you mean 'INNER_LR'?"),
+        ({"group_by": ()}, "--group_by names nothing"),
+        ({"group_by": ("method", "")}, "--group_by names nothing"),
+        ({"name": "../x"}, "--name '../x' cannot name a folder or file: only letters, digits, '.', '_' and '-'"),
         ({"points": 1}, "--points must be at least 2"),
     ],
 )
