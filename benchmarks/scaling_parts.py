@@ -25,11 +25,14 @@ class Experiment(NamedTuple):
     bindings: tuple[str, ...]
 
 
-TESP = Experiment("configs/tesp_wheeled.gin", ("ROLLOUTS_PER_TASK = 10", "HORIZON = 100", "Validation.frequency = 0"))
+TESP = Experiment("configs/tesp_wheeled.gin", ("ROLLOUTS_PER_TASK = 5", "HORIZON = 50", "Validation.frequency = 0"))
 MBMPO = Experiment(
     "configs/mbmpo_half_cheetah.gin",
-    ("MBMPOLearner.meta_steps = 3", "ModelFit.max_epochs = [1]", "MBMPOLearner.log_real_performance = False"),
-)
+    (
+        "META_STEPS = 3", "IMAGINED_ROLLOUTS_PER_TASK = 10", "ModelFit.max_epochs = [1]",
+        "MBMPOLearner.log_real_performance = False",
+    ),
+)  # fmt: skip
 _TINY_TESP = Experiment(
     "configs/tesp_point.gin",
     (
@@ -53,7 +56,7 @@ class Scale(NamedTuple):
 
     tesp: Experiment = TESP
     mbmpo: Experiment = MBMPO
-    iterations: int = 4
+    iterations: int = 3
     megabytes: int = 16
     repetitions: int = 200
     judged: bool = True

@@ -40,6 +40,7 @@ META_BATCH_SIZE = 3
 ROLLOUTS_PER_TASK = 4
 HORIZON = 10
 ITERATIONS = 2
+MAMLLearner.stop_rule = 'per_task'
 """,
 }
 
@@ -57,6 +58,7 @@ def run(cases, make_pool=None):
     for name in cases:
         learner = gin_front_door.build(gin_front_door.parse((), [CASES[name]])).learner
         if make_pool is not None:
+            learner.require_split(2)
             learner.use_pool(make_pool(gin.operative_config_str(), learner.num_units))
         tape = _record(learner.pool)
         metrics = [learner.run_iteration(lambda _: None) for _ in range(2)]

@@ -208,13 +208,19 @@ def test_lost_workers_change_nothing_of_mbmpo(faults, tmp_path, monkeypatch, cap
         (["--worker_timeout=0", "--gin_file=configs/tesp_point.gin"], "--worker_timeout must be at least 1"),
         (["--num_workers=4", "--gin_file=configs/tesp_point.gin", "--gin_param=META_BATCH_SIZE=3"], "4 shards are too"),
         (["--num_workers=2", "--gin_file=configs/mbmpo_hopper.gin"], "ImaginedData.stop_rule = 'per_task'"),
+        (["--num_workers=2", "--gin_file=configs/metrpo_hopper.gin"], "METRPOLearner.stop_rule = 'per_task'"),
+        (
+            ["--num_workers=2", "--gin_file=configs/maml_trpo_point_navigation.gin"],
+            "MAMLLearner.stop_rule = 'per_task'",
+        ),
         (["--num_workers=2", "--gin_file=configs/mbmpc_half_cheetah.gin"], "MBMPCLearner cannot be spread"),
         (["--num_worker=2"], "Did you mean: num_workers"),
         (["--num_workers=2"], "which experiment?"),
     ],
 )
-def test_a_mistake_is_one_line(arguments, words, tmp_path, monkeypatch):
-    done = launch(PROGRAM, *arguments, *([f"--logdir={tmp_path / 'run'}"] if len(arguments) > 1 else []))
+def test_a_mistake_is_one_line(arguments, words, tmp_path):
+    logdir = [f"--logdir={tmp_path / 'run'}"] if len(arguments) > 1 else []
+    done = launch(PROGRAM, *arguments, *logdir, timeout=PATIENCE)
     assert done.returncode == 2
     assert words in done.stderr
     assert len(done.stderr.splitlines()) == 1
