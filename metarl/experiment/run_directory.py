@@ -184,6 +184,22 @@ class RunDirectory:
         os.write(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         self._lock = lock
 
+    def holder(self) -> str | None:
+        """Returns who trains here at the moment, or None; changes nothing."""
+        try:
+            lock = os.open(self.path("lock"), os.O_RDONLY)
+        except OSError:
+            return None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return os.read(lock, 1000).decode(errors="replace").strip() or "another process"
+        except OSError:  # a file system without locks
+            return None
+        finally:
+            os.close(lock)
+        return None
+
     def release(self) -> None:
         """Gives the lock up; the lock file stays, because deleting it would let two processes in."""
         if self._lock is not None:

@@ -1,5 +1,6 @@
 """Runs what `sweeps` planned: one process per run, some at once, each in its own folder and with its own log."""
 
+import contextlib
 import datetime
 import os
 import signal
@@ -15,6 +16,7 @@ from typing import Any, Protocol
 from tqdm import tqdm
 
 from metarl.experiment.errors import UserError
+from metarl.experiment.run_directory import RunDirectory
 from metarl.experiment.sweeps import (
     FAILED,
     FINISHED,
@@ -29,6 +31,7 @@ from metarl.experiment.sweeps import (
 
 SUCCESS, SOME_FAILED = 0, 1
 _STOPPED_BY_SIGNAL = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+_STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _TICK = 0.05  # seconds between two looks at the processes
 
 
@@ -82,7 +85,7 @@ class _LocalProcess:
 
 
 class _StopRequests:
-    """While entered, counts SIGTERM and Ctrl-C instead of letting them end the process."""
+    """While entered, counts SIGTERM, Ctrl-C and a closed terminal instead of letting them end the process."""
 
     def __init__(self) -> None:
         self.count = 0
@@ -91,8 +94,9 @@ class _StopRequests:
 
     def __enter__(self) -> "_StopRequests":
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
-            for number in (signal.SIGTERM, signal.SIGINT):
-                self._before[number] = signal.signal(number, self._receive)
+            for number in _STOPPING:
+                if signal.getsignal(number) is not signal.SIG_IGN:  # as nohup does
+                    self._before[number] = signal.signal(number, self._receive)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -106,7 +110,8 @@ class _StopRequests:
             1: b"\nstopping every run after its meta-update (once more: at once, back to the last checkpoint)\n",
             2: b"\nstopping every run at once (once more: kill them)\n",
         }
-        os.write(2, told.get(self.count, b"\nkilling every run\n"))
+        with contextlib.suppress(OSError):  # the terminal may be closed
+            os.write(2, told.get(self.count, b"\nkilling every run\n"))
 
 
 def train_command(index: SweepIndex, gin_files: Sequence[str], gin_params: Sequence[str], run: SweepRun) -> list[str]:
@@ -163,6 +168,7 @@ class _Session:
         self._gin_files, self._gin_params = gin_files, gin_params
         self._waiting = [run for run in index.runs if run.state != FINISHED]
         self._active: list[tuple[SweepRun, Process]] = []
+        self._told: set[str] = set()  # the folders of runs that others train, once they were named
         self._redrawn = time.monotonic()
         done = len(index.runs) - len(self._waiting)
         self._bar = tqdm(
@@ -177,7 +183,10 @@ class _Session:
             try:
                 while self._active or (self._waiting and not stop.count):
                     while self._waiting and len(self._active) < self._jobs and not stop.count:
-                        self._start(self._waiting.pop(0))
+                        run = self._next()
+                        if run is None:
+                            break
+                        self._start(run)
                     if stop.count > passed_on:
                         passed_on = stop.count
                         self._signal(signal.SIGTERM if passed_on <= 2 else signal.SIGKILL)
@@ -188,6 +197,18 @@ class _Session:
                 self._end_all()
                 self._bar.close()
             return self._summary(stop)
+
+    def _next(self) -> SweepRun | None:
+        """Takes the first waiting run that nobody trains: a sweep that was killed leaves its processes at work."""
+        for run in self._waiting:
+            holder = RunDirectory(self._index.run_path(run)).holder()
+            if holder is None:
+                self._waiting.remove(run)
+                return run
+            if run.folder not in self._told:
+                self._told.add(run.folder)
+                self._say(f"waiting    {run.label}  is being trained by {holder}")
+        return None
 
     def _start(self, run: SweepRun) -> None:
         run.state, run.exit_code, run.message = RUNNING, None, ""

@@ -14,6 +14,7 @@ import pytest
 from configs import sweep_lines as independent
 from metarl.experiment import sweep_command, sweep_lines, sweep_runner, sweeps
 from metarl.experiment.errors import UserError
+from metarl.experiment.run_directory import RunDirectory
 from metarl.experiment.sweep_command import Request
 from metarl.experiment.sweep_lines import Axis
 
@@ -282,7 +283,7 @@ def test_a_failed_run_is_told_and_stops_nothing_and_is_tried_again(study):
     assert (starts("0.3"), starts("0.1")) == (2, 1)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_stops_the_children_and_the_same_command_goes_on(study, number):
     sweep = start("RATE=[0.1, 0.2, 0.4]")
     wait_for(lambda: Path("s/index.csv").exists() and index_rows()["0.2"]["state"] == "running")
@@ -372,6 +373,34 @@ def test_the_jobs_run_side_by_side_and_no_more(study, monkeypatch):
     assert order == [f"--gin_param=RATE = {number}" for number in range(1, 6)]
     stored = json.loads(Path("s/sweep.json").read_text())
     assert [run["state"] for run in stored["runs"]] == ["finished"] * 5
+
+
+def test_runs_that_a_killed_sweep_left_at_work_are_waited_for(study, capsys):
+    index = sweep_command.make_index(Request(("study.gin",), sweeps=("RATE=[1, 2]",), logdir="s"))
+    left = RunDirectory(index.run_path(index.runs[0]))
+    left.acquire()
+    index.write()
+    started = []
+
+    class Ended:
+        def poll(self):
+            left.release()
+            return 0
+
+        def signal(self, number):
+            raise AssertionError
+
+    class Launcher:
+        def start(self, command, log):
+            started.append(next(text for text in command if text.startswith("--gin_param=RATE")))
+            return Ended()
+
+        def close(self):
+            pass
+
+    assert sweep_runner.run_sweep(index, ("study.gin",), (), Launcher(), 2) == 0
+    assert started == ["--gin_param=RATE = 2", "--gin_param=RATE = 1"]
+    assert capsys.readouterr().err.count(f"waiting    RATE=1 seed=7  is being trained by process {os.getpid()} on") == 1
 
 
 def test_the_third_signal_kills(study):
