@@ -157,7 +157,7 @@ class Model:
         theta, phi = ({name: adapted[name] for name in names} for names in (self.inner, self.shared))
         raw = complex_step(lambda point: self.inner_loss(phi | point, batch, episodes), theta)
         norm = np.sqrt(sum(np.sum(g**2) for g in raw.values()))
-        scale = min(1.0, self.config.inner_grad_clip / norm)
+        scale = 1.0 if norm <= self.config.inner_grad_clip else self.config.inner_grad_clip / norm
         return (
             self.inner_loss(adapted, batch, episodes),
             raw,
@@ -216,7 +216,8 @@ def complex_step(loss, point):
         copy[np.arange(start, start + value.size), np.arange(value.size)] += 1j * _STEP
         copies[name] = copy.reshape(total, *value.shape)
         start += value.size
-    derivative = np.imag(loss(copies)) / _STEP
+    # Without a buffer the loss does not depend on an encoder, and has no axis of copies.
+    derivative = np.broadcast_to(np.imag(loss(copies)) / _STEP, (total,))
     parts = np.split(derivative, np.cumsum(list(sizes.values()))[:-1])
     return {name: part.reshape(value.shape) for (name, value), part in zip(point.items(), parts, strict=True)}
 
