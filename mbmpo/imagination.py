@@ -6,6 +6,7 @@ Shapes: `M` tasks (of the shard), `R` rows per task, `n` = M R, `H` imagined hor
 `S` = R T, `P` resets per row, `E` ensemble members, `O` observation, `A` action. A *tick* is one step of every row.
 """
 
+import math
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -137,7 +138,8 @@ class Imagination:
             stop_rule: "global": until the finished steps of all tasks reach B, so that tasks can contribute unequally
                 (O-23). "per_task": until each task has its share, steps beyond are not counted. "per_row": until each
                 row has.
-            resets_per_row: P, resets of the family prepared for a row; a row that needs more uses them again in turn.
+            resets_per_row: resets of the family drawn at a time for every row; when a row has used them up, the phase
+                is imagined again with more, so that none is used twice.
             requested_steps: B, if it is not num_tasks · rollouts_per_task · horizon.
             first_task: index in the meta-batch of the first task imagined here.
             shard_size: tasks imagined here; None: all from `first_task` on.
@@ -191,8 +193,11 @@ class Imagination:
         # Of all steps made, fewer than H per row belong to running episodes.
         self.ticks = sweeps * self.horizon if self._lockstep else -(-asked // total) + self.horizon - 1
         self._restarts = not (self._lockstep and sweeps == 1)
-        fixed_need = max(sweeps - 1, 0) if self._lockstep and not self._from_buffer else resets_per_row
-        self._resets_per_row = (fixed_need if family.reset_dim else 1) if self._restarts else 0
+        need_is_known = self._lockstep and not self._from_buffer
+        need = max(sweeps - 1, 0) if need_is_known else resets_per_row
+        self._resets_per_row = (need if family.reset_dim else 1) if self._restarts else 0
+        self._may_need_more = self._restarts and not need_is_known and family.reset_dim > 0
+        self._reset_blocks = 1  # results do not depend on it, because no row uses a reset twice
         self._quota = -(-asked // {"global": 1, "per_task": whole, "per_row": total}[self._stop_rule])
         self.capacity = R * self.ticks
         self._blocks = None if self._random_member else Blocks(self.task_indices, whole, ensemble.num_models)
@@ -250,25 +255,30 @@ class Imagination:
         """
         key: dict[str, Any] = {"seed": seed, "iteration": iteration, "phase": phase, "task_indices": self.task_indices}
         use_buffer = self._from_buffer and buffer is not None and len(buffer.observation) > 0
-        of_family = (
-            resets.family_resets(self._family, self._all_rows, self._resets_per_row + (not use_buffer), **key)[
-                :, self._rows
-            ]
-            if self._resets_per_row or not use_buffer
-            else None
-        )
+        start = None
         if use_buffer:
             assert buffer is not None
-            start, pool = resets.buffer_starts(buffer, self._all_rows, **key)[:, self._rows], of_family
-        else:
-            assert of_family is not None
-            start, pool = of_family[:, :, 0], of_family[:, :, 1:]
+            start = resets.buffer_starts(buffer, self._all_rows, **key)[:, self._rows]
         recent = None
         if self._from_buffer and self._restarts:
             recent = resets.recent_observations(buffer, self._family.observation_dim)
         seeds = resets.noise_seeds(seed, iteration, phase, self.task_indices, streams=3)
-        result: Imagined = self._compiled(weights, effective, start, pool if self._restarts else None, recent, seeds)
-        return result
+        while True:
+            each = self._resets_per_row
+            counts = [each + (start is None), *[each] * (self._reset_blocks - 1)]
+            pool = None
+            if any(counts):
+                pool = resets.family_resets(self._family, self._all_rows, counts, **key)[:, self._rows]
+            first = start
+            if first is None:
+                assert pool is not None
+                first, pool = pool[:, :, 0], pool[:, :, 1:]
+            pool = pool if self._restarts else None
+            imagined, used = self._compiled(weights, effective, first, pool, recent, seeds)
+            if pool is None or not self._may_need_more or int(used) <= pool.shape[2]:
+                result: Imagined = imagined
+                return result
+            self._reset_blocks = 2 ** math.ceil(math.log2(int(used) / each))
 
     @property
     def tracing_count(self) -> int:
@@ -283,12 +293,14 @@ class Imagination:
         pool: tf.Tensor | None,
         recent: resets.RecentObservations | None,
         seeds: tf.Tensor,
-    ) -> Imagined:
+    ) -> tuple[Imagined, tf.Tensor]:
+        """The phase, and the most resets of the family that a row used."""
         # Random numbers and the final layout stay outside of XLA: its generator is another one, and its transpositions
         # use one core.
         if self._blocks is not None and self._blocks.models is not None:
             effective = self._ensemble.selected(effective, self._blocks.models)
-        return self._lay_out(self._roll(weights, effective, start, pool, recent, self._draw(seeds)))
+        record, used = self._roll(weights, effective, start, pool, recent, self._draw(seeds))
+        return self._lay_out(record), used
 
     def _draw(self, seeds: tf.Tensor) -> _Noise:
         """All random numbers of a phase from the tasks' seeds [M, 3, 2]."""
@@ -312,8 +324,8 @@ class Imagination:
         pool: tf.Tensor | None,
         recent: resets.RecentObservations | None,
         noise: _Noise,
-    ) -> _Record:
-        """The loop over ticks; start [M, R, O], pool [M, R, P, O]."""
+    ) -> tuple[_Record, tf.Tensor]:
+        """The loop over ticks; start [M, R, O], pool [M, R, P, O]; also returns the most resets that a row used."""
         M, R, H, A = self.num_tasks, self.rows_per_task, self.horizon, self._family.action_dim
         zeros = tf.zeros([M, R], tf.int32)
         # Steps that the stop rule counts: of all tasks, of every task or of every row.
@@ -368,8 +380,9 @@ class Imagination:
         record = _Record(array(tf.float32, start.shape[-1]), array(tf.float32, 3 * A), array(tf.float32), (), ())
         if self._restarts:
             record = record._replace(time=array(tf.int32), last=array(tf.bool))
-        *_, record = tf.while_loop(unfinished, tick, (tf.constant(0), start, counters, record))
-        return _Record(*(() if field == () else field.stack() for field in record))
+        _, _, counters, record = tf.while_loop(unfinished, tick, (tf.constant(0), start, counters, record))
+        used = tf.reduce_max(counters[2]) if counters else tf.constant(0)
+        return _Record(*(() if field == () else field.stack() for field in record)), used
 
     def _predict(self, effective: Any, o: tf.Tensor, action: tf.Tensor, member: tf.Tensor | None) -> tf.Tensor:
         flat_o, flat_a = (tf.reshape(x, [-1, x.shape[-1]]) for x in (o, action))

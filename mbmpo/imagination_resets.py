@@ -1,6 +1,7 @@
 """Where imagined rows start: resets of the real family and observations of the buffer (specification, section 5.2).
 
-Shapes: `M` tasks (of the shard), `R` rows per task, `P` resets per row, `O` observation, `N` buffer rows.
+Shapes: `M` tasks (of the shard), `R` rows per task, `P` resets per row, `b` blocks of them, `O` observation, `N` buffer
+rows.
 """
 
 from collections.abc import Sequence
@@ -47,30 +48,37 @@ def recent_observations(buffer: Transitions | None, observation_dim: int) -> Rec
 def family_resets(
     family: ImaginableFamily,
     rows: int,
-    resets_per_row: int,
+    counts: Sequence[int],
     *,
     seed: int,
     iteration: int,
     phase: str,
     task_indices: Sequence[int],
 ) -> np.ndarray:
-    """Observations after resets of the real family, [M, R, P, O] float32; each task has its own generator.
+    """Observations after resets of the real family, [M, R, P, O] float32.
+
+    Every task and block has its own random numbers: how many blocks there are changes nothing in the first ones.
 
     Args:
         family: to be reset.
         rows: R.
-        resets_per_row: P.
+        counts: [b], resets per row of each block; P is their sum.
         seed: of the experiment.
         iteration: 0-based.
         phase: of the iteration.
         task_indices: [M], index of each task in the whole meta-batch.
     """
-    shape = (len(task_indices), rows, resets_per_row, family.observation_dim)
     if family.reset_dim == 0:
+        shape = (len(task_indices), rows, sum(counts), family.observation_dim)
         return np.broadcast_to(np.asarray(family.initial_observations(np.zeros((1, 0))), np.float32), shape)
-    generators = (keyed_generator(seed, iteration, f"{phase}/imagination/reset", int(i)) for i in task_indices)
-    numbers = np.concatenate([family.draw_reset(generator, rows * resets_per_row) for generator in generators])
-    return np.asarray(family.initial_observations(numbers), np.float32).reshape(shape)
+    blocks = []
+    for block, count in enumerate(counts):
+        name = f"{phase}/imagination/reset" + (f"/{block}" if block else "")
+        generators = (keyed_generator(seed, iteration, name, int(i)) for i in task_indices)
+        numbers = np.concatenate([family.draw_reset(generator, rows * count) for generator in generators])
+        observations = np.asarray(family.initial_observations(numbers), np.float32)
+        blocks.append(observations.reshape(len(task_indices), rows, count, family.observation_dim))
+    return np.concatenate(blocks, axis=2)
 
 
 def buffer_starts(

@@ -32,8 +32,9 @@ class RealData:
             never does it, section 6.1.)
         num_threads: simulation threads; default: the cores this process may use. MB-MPC has one.
         stop_rule: when a round ends where episodes can end early: "global", when the finished ones of all tasks hold
-            the steps asked for, running ones being lost (the original); "per_task", each task by itself; "truncate":
-            after H steps of every copy, running ones being cut and kept (O-23).
+            the steps asked for, running ones being lost (the original); "per_task", each task by itself (random actions
+            have no tasks: as "global"); "truncate": after H steps of every copy, running ones being cut and kept
+            (O-23).
     """
 
     def __init__(
@@ -150,7 +151,8 @@ class ImaginedData:
             False starts them at 0 (O-10).
         stop_rule: "global": rows go on until the finished rollouts of all tasks hold the steps asked for; "per_task":
             each task by itself, which is what lets tasks whose rollouts end early be spread over workers.
-        resets_per_row: resets of the family prepared for every row that can end early; more use them again in turn.
+        resets_per_row: resets of the family drawn at a time for every row that can end early; a phase in which a row
+            needs more is imagined again with more.
     """
 
     def __init__(

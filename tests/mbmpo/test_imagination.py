@@ -50,7 +50,7 @@ def test_without_early_ends_every_row_finishes_once():
     assert (episodes == 3).all()
     np.testing.assert_array_equal(steps.time[0], np.tile(np.arange(6), 3))
     np.testing.assert_array_equal(steps.last[0], np.tile(np.arange(6) == 5, 3))
-    starts = imagination_resets.family_resets(CountingFamily(spread=5), 3, 1, task_indices=range(4), **KEY)[:, :, 0]
+    starts = imagination_resets.family_resets(CountingFamily(spread=5), 3, [1], task_indices=range(4), **KEY)[:, :, 0]
     for task in range(4):
         for row in range(3):
             # Tasks 0 and 1 live in model 0, tasks 2 and 3 in model 1.
@@ -83,20 +83,22 @@ def test_clips_predictions_and_only_them():
 
 
 @pytest.mark.parametrize("jit_compile", [True, False])
-@pytest.mark.parametrize("resets_per_row", [2, 20])
+@pytest.mark.parametrize("resets_per_row", [1, 20])
 def test_early_ends_follow_the_naive_executor(jit_compile, resets_per_row):
     family, M, R, H = CountingFamily(end=9, spread=9), 4, 3, 7
     (steps, mean_return, episodes), imagination = imagine(
         family, M, R, H, jit_compile=jit_compile, resets_per_row=resets_per_row
     )
     assert imagination.capacity == R * (2 * H - 1)
-    pool = imagination_resets.family_resets(family, R, 1 + resets_per_row, task_indices=range(M), **KEY)
-    pool = pool.reshape(M * R, 1 + resets_per_row, 2)
+    # No row uses a reset twice: blocks of them are drawn until there are enough.
+    counts = [1 + resets_per_row, *[resets_per_row] * (40 // resets_per_row)]
+    pool = imagination_resets.family_resets(family, R, counts, task_indices=range(M), **KEY)
+    pool = pool.reshape(M * R, sum(counts), 2)
     used = [0] * (M * R)
 
     def reset(row):
         used[row] += 1
-        return pool[row, 1 + (used[row] - 1) % resets_per_row], 0
+        return pool[row, used[row]], 0
 
     members = [row // (M * R // 2) for row in range(M * R)]
     expected = naive_rollouts(pool[:, 0], members, 9, H, M * R * H, reset)
@@ -110,6 +112,8 @@ def test_early_ends_follow_the_naive_executor(jit_compile, resets_per_row):
                 np.testing.assert_array_equal(time, np.arange(len(reference)))
         assert episodes[task] == sum(map(len, got))
         np.testing.assert_allclose(mean_return[task], steps.reward[task].sum() / episodes[task], rtol=1e-5)
+    assert max(used) >= 2
+    assert imagination.tracing_count == (1 if max(used) <= resets_per_row else 2)
     invalid = ~steps.valid
     assert invalid.any()
     assert not steps.observation[invalid].any()
@@ -199,7 +203,7 @@ def test_random_members_change_with_every_row_and_step_and_gather_whole_sweeps()
     assert np.abs(shares - 0.2).max() < 0.03
     assert (member[:, :, 1:] == member[:, :, :-1]).mean() < 0.25
     assert (member[1:] == member[:-1]).mean() < 0.25
-    pool = imagination_resets.family_resets(CountingFamily(spread=9), 100, 3, task_indices=[0], **KEY)
+    pool = imagination_resets.family_resets(CountingFamily(spread=9), 100, [3], task_indices=[0], **KEY)
     np.testing.assert_array_equal(rows[:, :, 0], pool[0])
 
 
