@@ -81,8 +81,8 @@ def navigation(M: int, R: int, H: int, repetitions: int) -> tuple[float, dict[st
     learner.run_iteration(_quiet)
     found = [learner.run_iteration(_quiet) for _ in range(repetitions)]
     best = min(found, key=lambda metrics: metrics["time/iteration"] or 0.0)
-    phases = {name.removeprefix("time/"): value or 0.0 for name, value in best.items() if name.startswith("time/")}
-    return phases.pop("iteration"), phases
+    phases = {name: best[f"time/{name}"] or 0.0 for name in ("env_sampling", "processing", "inner", "outer")}
+    return best["time/iteration"] or 0.0, phases
 
 
 def _learner(sizes: ImaginationSizes, meta_steps: int, real: RealData, epochs: int) -> MBMPOLearner:
