@@ -84,7 +84,7 @@ def _draw_panel(axes: Axes, panel: Panel, colours: dict[str, Any], statistic: st
     if panel.x_end is not None:
         axes.set_xlim(right=panel.x_end)
     largest = max((float(np.max(curve.x)) for curve in panel.curves if len(curve.x)), default=0.0)
-    if panel.integer_x and largest < 20:
+    if panel.integer_x:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     if not panel.log_x and largest >= 10_000:
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))

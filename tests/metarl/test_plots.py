@@ -402,6 +402,14 @@ def test_damaged_tables_are_one_line(tmp_path, name, content, layout, message):
     assert not (tmp_path / "plots").exists()
 
 
+def test_what_is_counted_has_whole_numbers_below_it(tmp_path):
+    make(tmp_path / "1", [{"iteration": i, "return": float(i)} for i in (20, 30, 40)])
+    figure = figures.draw(layouts.columns(runs.find([str(tmp_path)]), "iteration", ["return"], ("method",), 200))
+    ticks = figure.axes[0].get_xticks()
+    assert len(ticks) > 2
+    np.testing.assert_array_equal(ticks, np.round(ticks))
+
+
 def test_dollar_signs_of_folders_and_values_are_no_formulas(tmp_path):
     make(tmp_path / "$x_{$", progress([1.0, 2.0]))
     request = Request((str(tmp_path),), group_by=("folder",), output=str(tmp_path / "plots"))
