@@ -53,7 +53,7 @@ def gin_text(path: Path, name: str, asked_by: str) -> str:
 
 
 def configs() -> dict[str, str]:
-    """Returns the experiments' and studies' config files, 'configs/x.gin', with the first line of their headers."""
+    """Returns the experiments' and studies' config files, 'configs/x.gin', with the first sentence of their headers."""
     found: dict[str, str] = {}
     for folder in search_folders():
         for path in [*(folder / "configs").glob("*.gin"), *(folder / "configs" / "studies").glob("*.gin")]:
@@ -63,12 +63,18 @@ def configs() -> dict[str, str]:
 
 
 def _headline(path: Path) -> str:
+    """Returns the first sentence of the file's header, which may go over several lines."""
+    words = ""
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
-            first = file.readline()
+            for line in file:
+                text = line.lstrip("#").strip()
+                if not line.startswith("#") or text.startswith(("seeds:", "sweep:")) or words.endswith("."):
+                    break
+                words = f"{words} {text}".strip()
     except OSError as error:
         return f"(cannot be read: {error.strerror})"
-    return first.lstrip("#").strip() if first.startswith("#") else ""
+    return words.split(". ")[0].rstrip(".") + "." if words else ""
 
 
 def _known_gin_files(name: str) -> list[str]:

@@ -32,7 +32,7 @@ def _working_directory(toy):  # noqa: F811
 
 
 def launch(*arguments):
-    return tools.launch(PROGRAM, *arguments)
+    return tools.launch(PROGRAM, *arguments, timeout=300)
 
 
 def test_help_needs_nothing_heavy_and_less_than_a_second():

@@ -36,12 +36,12 @@ def test_help_needs_nothing_heavy_and_less_than_a_second():
 
 def test_list_shows_each_config_with_its_headline(tmp_path):
     (tmp_path / "configs" / "studies").mkdir(parents=True)
-    (tmp_path / "configs" / "studies" / "bbb.gin").write_text("# A study.\n")
+    (tmp_path / "configs" / "studies" / "bbb.gin").write_text("# A study,\n# of 0.5 and 1. More.\n# seeds: 1\n")
     (tmp_path / "configs" / "aaa.gin").write_text("# Table 1, first row.\nX = 1\n")
     done = launch("--list")
     assert done.returncode == 0
     assert "configs/aaa.gin  Table 1, first row.\n" in done.stdout
-    assert "configs/studies/bbb.gin  A study.\n" in done.stdout
+    assert "configs/studies/bbb.gin  A study, of 0.5 and 1.\n" in done.stdout
 
 
 def test_a_reader_of_the_list_may_leave_early():
