@@ -65,8 +65,8 @@ def make_method(name: str, sizes: Sizes) -> Method:
 def meta_update_gflop(method: Method, sizes: Sizes, observation_dim: int, action_dim: int, simulated: int) -> float:
     """Useful floating-point operations of one meta-update, in 1e9.
 
-    K inner and n outer gradients over rounds of M R H steps and full buffers, the policy's forward pass for every
-    simulated step, and the encoder's before each of K + 1 rounds.
+    K inner and n - 1 outer gradients over rounds of M R H steps and full buffers, a last outer evaluation without
+    gradient, the policy's forward pass for every simulated step, and the encoder's before each of K + 1 rounds.
 
     Args:
         method: the method.
@@ -76,14 +76,15 @@ def meta_update_gflop(method: Method, sizes: Sizes, observation_dim: int, action
         simulated: environment steps of the meta-update.
     """
     widths = [observation_dim + method.context_dim, *method.hidden_sizes, 2 * action_dim]
-    gflop = 2 * simulated * sum(a * b for a, b in itertools.pairwise(widths)) / 1e9
-    gradients = K + sizes.evaluations
-    gflop += gradients * policy_gflop(method, observation_dim, action_dim, sizes.tasks * sizes.copies * sizes.horizon)
+    rows = sizes.tasks * sizes.copies * sizes.horizon
+    gflop = 2 * (simulated + rows) * sum(a * b for a, b in itertools.pairwise(widths)) / 1e9
+    gradients = K + sizes.evaluations - 1
+    gflop += gradients * policy_gflop(method, observation_dim, action_dim, rows)
     if method.uses_encoder:
         features = method.feature_dim(observation_dim, action_dim)
         gflop += gradients * encoder_gflop(sizes.tasks, sizes.episodes, sizes.horizon, features, sizes.gru_units)
         rows = sizes.tasks * sizes.episodes * sizes.horizon
-        gflop += (K + 1) * 2 * rows * 3 * sizes.gru_units * (sizes.gru_units + features) / 1e9
+        gflop += (K + 2) * 2 * rows * 3 * sizes.gru_units * (sizes.gru_units + features) / 1e9
     return gflop
 
 

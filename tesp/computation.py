@@ -57,6 +57,7 @@ class Computation:
         self.advantages = Compiled(self._advantages)
         self.inner_step = Compiled(self._inner_step)
         self.outer_gradient = Compiled(self._outer_gradient)
+        self.outer_terms = Compiled(self._outer_terms)
 
     def _prepare(
         self, parameters: MetaParameters, accumulated: Weights, episodes: EncoderInput | None
@@ -116,17 +117,23 @@ class Computation:
             data: the post-adaptation round.
             rounds: the adaptation's rounds; empty unless the inner gradients are replayed.
         """
-        second_order = self.objective.second_order
-        data, *rounds = (objectives.without_padding(one) for one in (data, *rounds))
         with tf.GradientTape() as tape:
             tape.watch(parameters)
-            if rounds:
-                accumulated = objectives.replayed_adaptation(
-                    self.method, parameters, rounds, self.objective.inner_grad_clip, second_order
-                )
-            terms = objectives.outer_terms(
-                self.method, parameters, accumulated, data, self.objective.clip_param, plain=second_order
-            )
+            terms = self._outer_terms(parameters, accumulated, data, rounds)
             total = tf.reduce_sum(terms.total_loss)
         gradient = tape.gradient(total, parameters, unconnected_gradients=tf.UnconnectedGradients.ZERO)
         return gradient, terms
+
+    def _outer_terms(
+        self, parameters: MetaParameters, accumulated: Weights, data: Round, rounds: Sequence[Round]
+    ) -> OuterTerms:
+        """The terms alone; arguments as in `_outer_gradient`."""
+        second_order = self.objective.second_order
+        data, *rounds = (objectives.without_padding(one) for one in (data, *rounds))
+        if rounds:
+            accumulated = objectives.replayed_adaptation(
+                self.method, parameters, rounds, self.objective.inner_grad_clip, second_order
+            )
+        return objectives.outer_terms(
+            self.method, parameters, accumulated, data, self.objective.clip_param, plain=second_order
+        )

@@ -30,6 +30,7 @@ from tesp import evaluation, rendering, reporting
 from tesp.families.goals import GoalSets, draw_task_batch
 from tesp.final_table import FinalTable
 from tesp.methods import MetaParameters, Method
+from tesp.objectives import OuterTerms
 from tesp.settings import FastAdaptation, MetaUpdate
 from tesp.shard import Adaptation, TespShard, Trajectory
 from tesp.task_sets import draw_task_sets, require_tasks, task_batch_stream
@@ -171,15 +172,11 @@ class TespLearner(ShardedLearner):
 
         def evaluate(parameters: MetaParameters) -> tuple[MetaParameters, dict[str, float]]:
             sums, parts = self.pool.evaluate(key=key, parameters=parameters, what="outer_gradient")
-            gradient = mean_over_tasks(sums, self.meta_batch_size)
-            terms = [np.concatenate(values) for values in zip(*parts, strict=True)]
-            means = [float(np.mean(values, dtype=np.float64)) for values in terms]
-            scalars = dict(zip(parts[0]._fields, means, strict=True))
-            # A bad gradient shows in the next evaluation's terms; selection alone would pass over it in silence.
-            for name, value in scalars.items():
-                if not math.isfinite(value):
-                    raise NonFiniteError(f"the outer loss's {name} is {value}")
-            return gradient, scalars
+            return mean_over_tasks(sums, self.meta_batch_size), _finite_means(parts)
+
+        def evaluate_last(parameters: MetaParameters) -> dict[str, float]:
+            _, parts = self.pool.evaluate(key=key, parameters=parameters, what="outer_terms")
+            return _finite_means(parts)
 
         settings = self.meta_update
         return best_iterate_loop(
@@ -190,6 +187,7 @@ class TespLearner(ShardedLearner):
             learning_rate=settings.outer_lr,
             kl_limit=settings.kl_limit,
             rollback_adam=settings.rollback_adam,
+            evaluate_last=evaluate_last,
             report=lambda index: report(f"outer evaluation {index + 1}/{settings.num_evaluations}"),
         )
 
@@ -276,6 +274,23 @@ class TespLearner(ShardedLearner):
         self.goal_sets = GoalSets(**{name: arrays[f"goals/{name}"] for name in self.goal_sets._fields})
         self.iteration = int(arrays["iteration"])
         self._env_steps = int(arrays["env_steps"])
+
+
+def _finite_means(parts: Sequence[OuterTerms]) -> dict[str, float]:
+    """The means of the outer loss's terms over all tasks, from those of every shard's tasks.
+
+    Raises:
+        NonFiniteError: one is not a finite number. A bad gradient shows in the next evaluation's terms; selection alone
+            would pass over it in silence.
+    """
+    terms = [np.concatenate(values) for values in zip(*parts, strict=True)]
+    scalars = {
+        name: float(np.mean(values, dtype=np.float64)) for name, values in zip(parts[0]._fields, terms, strict=True)
+    }
+    for name, value in scalars.items():
+        if not math.isfinite(value):
+            raise NonFiniteError(f"the outer loss's {name} is {value}")
+    return scalars
 
 
 def _part(name: str, value: Any, kind: type) -> Any:

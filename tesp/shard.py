@@ -205,12 +205,17 @@ class TespShard(Shard[Adaptation]):
             seconds,
         )
 
-    def evaluate(self, key: Any, parameters: MetaParameters, what: str) -> tuple[MetaParameters, OuterTerms]:
-        """Gradient of the outer loss summed over the shard's tasks, and its terms per task, on the kept data."""
-        if what != "outer_gradient":
-            raise ValueError(f"a TESP shard evaluates 'outer_gradient', not {what!r}")
+    def evaluate(self, key: Any, parameters: MetaParameters, what: str) -> tuple[MetaParameters | None, OuterTerms]:
+        """Gradient of the outer loss summed over the shard's tasks, and its terms per task, on the kept data.
+
+        For "outer_terms" instead of "outer_gradient" there is no gradient, at a third of the cost.
+        """
+        if what not in ("outer_gradient", "outer_terms"):
+            raise ValueError(f"a TESP shard evaluates 'outer_gradient' or 'outer_terms', not {what!r}")
         kept = self._cache[key]
-        return self.computation.outer_gradient(parameters, kept.accumulated, kept.data, kept.rounds)
+        if what == "outer_terms":
+            return None, self.computation.outer_terms(parameters, *kept)
+        return self.computation.outer_gradient(parameters, *kept)
 
     def kept_arrays(self, key: Any) -> dict[str, np.ndarray]:
         """The data kept under `key` as named arrays: evidence after a crash."""

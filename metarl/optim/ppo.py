@@ -53,6 +53,7 @@ def best_iterate_loop(
     learning_rate: float,
     kl_limit: float,
     rollback_adam: bool = False,
+    evaluate_last: Callable[[Any], dict[str, float]] | None = None,
     report: Callable[[int], None] | None = None,
 ) -> BestIterate:
     """Evaluates n times, steps n - 1 times, and keeps the best evaluated parameters within the KL limit.
@@ -69,6 +70,8 @@ def best_iterate_loop(
         learning_rate: Adam's.
         kl_limit: the largest mean KL(old || new) of a candidate, exclusive.
         rollback_adam: restore the optimiser's state of the selected iterate too (a deviation from the original).
+        evaluate_last: parameters -> the scalars alone; the last evaluation is followed by no step, so that it needs no
+            gradient. Default: `evaluate`.
         report: called with the index of every evaluation.
     """
     history: list[dict[str, float]] = []
@@ -77,12 +80,16 @@ def best_iterate_loop(
     for index in range(num_evaluations):
         if report:
             report(index)
-        gradients, scalars = evaluate(parameters)
+        last = index == num_evaluations - 1
+        if last and evaluate_last:
+            scalars = evaluate_last(parameters)
+        else:
+            gradients, scalars = evaluate(parameters)
         history.append(scalars)
         better = best is None or scalars["policy_loss"] < best.info["policy_loss"]
         if scalars["kl"] < kl_limit and better:
             best = BestIterate(parameters, adam, index, scalars, history)
-        if index < num_evaluations - 1:
+        if not last:
             parameters, adam = adam_step(parameters, gradients, adam, learning_rate)
     if best is None:
         best = BestIterate(start[0], start[1], 0, history[0], history)

@@ -62,7 +62,13 @@ def test_compiled_once(method, monkeypatch):
         seconds.append(time.perf_counter() - started)
         episodes.add(metrics["ends/episodes"])
     assert len(episodes) > 2
-    for function in (compute.prepare, compute.advantages, compute.inner_step, compute.outer_gradient):
+    for function in (
+        compute.prepare,
+        compute.advantages,
+        compute.inner_step,
+        compute.outer_gradient,
+        compute.outer_terms,
+    ):
         assert function.experimental_get_tracing_count() == 1
     new = [function.experimental_get_tracing_count() - count for function, count in zip(inside, before, strict=True)]
     assert new == ([1, 1] if method == "TESP" else [0, 0])

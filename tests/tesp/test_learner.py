@@ -208,6 +208,30 @@ def test_validation_does_not_disturb_the_kept_batch():
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize(("method", "options"), [*((name, {}) for name in METHODS), ("MAML", {"second_order": True})])
+def test_the_terms_alone_are_those_beside_the_gradient(method, options):
+    learner = make_learner(method, meta_update=options)
+    tasks = TaskBatch(learner.goal_sets.train[:3], np.arange(3))
+    shard = learner.shards[0]
+    key = shard.collect(learner.parameters, tasks, 2, 0).key
+    moved = tf.nest.map_structure(lambda x: x + 0.01, learner.parameters)
+    _, expected = shard.evaluate(key, moved, "outer_gradient")
+    gradient, terms = shard.evaluate(key, moved, "outer_terms")
+    assert gradient is None
+    for found, value in zip(terms, expected, strict=True):
+        np.testing.assert_allclose(found, value, rtol=1e-6, atol=1e-8)
+        assert found.shape == (3,)
+
+
+def test_the_last_evaluation_needs_no_gradient(monkeypatch):
+    learner = make_learner("MAML")
+    asked = []
+    evaluate = learner.pool.evaluate
+    monkeypatch.setattr(learner.pool, "evaluate", lambda **common: asked.append(common["what"]) or evaluate(**common))
+    learner.run_iteration(silent)
+    assert asked == ["outer_gradient"] * 3 + ["outer_terms"]
+
+
 def test_repeating_collect_repeats_the_result():
     """How a lost worker is replaced: same parameters, tasks, seed and iteration, by a new shard."""
     results = []

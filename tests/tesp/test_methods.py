@@ -281,7 +281,7 @@ class TestReplay:
 class TestOuterLoop:
     """Section 3.5: selection, persistent moments, and the first evaluation."""
 
-    def run(self, method, rollback=False, limit=0.01):
+    def run(self, method, rollback=False, limit=0.01, without_gradient=False):
         parameters, data = random_parameters(method), random_round(method)
         compute = Computation(method, OBJECTIVE, H)
         accumulated = random_accumulated(method, parameters)
@@ -295,6 +295,10 @@ class TestOuterLoop:
             visited.append(current)
             return gradient, {name: float(np.mean(value)) for name, value in terms._asdict().items()}
 
+        def evaluate_last(current):
+            assert len(visited) == 19
+            return evaluate(current)[1]
+
         best = best_iterate_loop(
             evaluate,
             parameters,
@@ -303,6 +307,7 @@ class TestOuterLoop:
             learning_rate=3e-3,
             kl_limit=limit,
             rollback_adam=rollback,
+            evaluate_last=evaluate_last if without_gradient else None,
         )
         return best, visited, data
 
@@ -321,6 +326,13 @@ class TestOuterLoop:
             np.testing.assert_array_equal(a, b)
         candidates = [i for i, info in enumerate(best.history) if info["kl"] < 0.01]
         assert best.selected == min(candidates, key=lambda i: best.history[i]["policy_loss"])
+
+    def test_the_last_evaluation_may_be_another_function(self):
+        best, visited, _ = self.run(METHODS["MAML"](), without_gradient=True)
+        other, _, _ = self.run(METHODS["MAML"]())
+        assert len(visited) == 20
+        assert best.history == other.history
+        assert (best.selected, best.adam.step) == (other.selected, 19)
 
     def test_rolled_back_adam_is_the_selected_iterates(self):
         best, _, _ = self.run(METHODS["MAML"](), rollback=True)
