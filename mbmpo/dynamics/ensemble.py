@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from mbmpo.dynamics import networks, normalisation, prediction
 from mbmpo.dynamics.early_stopping import EarlyStopping
-from mbmpo.dynamics.fit import EpochData, FitReport, Member, MemberTrainer
+from mbmpo.dynamics.fit import EpochData, FitReport, Member, TrainerPool
 from mbmpo.dynamics.normalisation import HasTransitions, Normalisation
 from mbmpo.dynamics.prediction import Effective
 from metarl.experiment import checks
@@ -86,7 +86,7 @@ class DynamicsEnsemble:
         self.normalize_input = checks.flag(f"{name}.normalize_input", normalize_input)
         self.reshuffle_batch_order = checks.flag(f"{name}.reshuffle_batch_order", reshuffle_batch_order)
         self.joint = checks.flag(f"{name}.joint", joint)
-        self._trainers: dict[tuple[int, ...], MemberTrainer] = {}
+        self._trainers: dict[tuple[int, ...], TrainerPool] = {}
 
     @property
     def couples_rows(self) -> bool:
@@ -177,7 +177,7 @@ class DynamicsEnsemble:
             permutations = self._permutations(N, seed, iteration)
         rows = [tf.constant(permutation, tf.int32) for permutation in permutations]
         num_batches = -(-num_train // self.batch_size)
-        trainer = self._trainer(x.shape[1], y.shape[1])
+        trainers = self._trainer_pool(x.shape[1], y.shape[1])
         scale = tf.constant(1.0 / self.num_members if self.joint else 1.0)
         members = _members(state)
         stopping = EarlyStopping(1 if self.joint else self.num_members, self.persistency, max_epochs)
@@ -189,14 +189,13 @@ class DynamicsEnsemble:
             else:
                 order = np.asarray(batch_order)[epoch]
             active = np.broadcast_to(stopping.active, [self.num_members])
-            pending = {}
-            for member in np.flatnonzero(active):
-                data = EpochData(x, y, rows[member], tf.constant(num_train), tf.constant(order, tf.int32), scale)
-                members[member], *pending[member] = trainer.epoch(members[member], data)
+            rest = tf.constant(num_train), tf.constant(order, tf.int32), scale
+            numbers = np.flatnonzero(active)
+            trained = trainers.epochs([members[k] for k in numbers], [EpochData(x, y, rows[k], *rest) for k in numbers])
             batch_loss = np.full([num_batches, self.num_members], np.nan, np.float32)
             valid_loss = np.full([self.num_members], np.nan, np.float32)
-            for member, (losses, loss) in pending.items():
-                batch_loss[:, member], valid_loss[member] = losses.numpy(), loss.numpy()
+            for k, (member, losses, loss) in zip(numbers, trained, strict=True):
+                members[k], batch_loss[:, k], valid_loss[k] = member, losses.numpy(), loss.numpy()
             _require_finite(batch_loss, valid_loss, active, epoch)
             batch_losses.append(batch_loss)
             valid_losses.append(valid_loss)
@@ -297,11 +296,11 @@ class DynamicsEnsemble:
         ]
         return {key: tf.stack([weights[key] for weights in members]) for key in members[0]}
 
-    def _trainer(self, input_dim: int, output_dim: int) -> MemberTrainer:
+    def _trainer_pool(self, input_dim: int, output_dim: int) -> TrainerPool:
         widths = (input_dim, *self.hidden_sizes, output_dim)
         if widths not in self._trainers:
-            self._trainers[widths] = MemberTrainer(
-                widths, self.weight_normalization, self.batch_size, self.learning_rate
+            self._trainers[widths] = TrainerPool(
+                self.num_members, widths, self.weight_normalization, self.batch_size, self.learning_rate
             )
         return self._trainers[widths]
 

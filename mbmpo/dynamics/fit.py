@@ -1,18 +1,22 @@
-"""Fitting the members of an ensemble: compiled epochs, one member after the other (MB-MPO specification, section 2).
+"""Fitting the members of an ensemble: compiled epochs of single members (MB-MPO specification, section 2).
 
 One member's weights, moments and batch stay in the processor's cache for a whole epoch, which makes this faster than
-batched products over members, and a member that has stopped costs nothing.
+batched products over members, and a member that has stopped costs nothing. Members train side by side: while one waits
+for work that a single core does, another's products use the other cores.
 
 Shapes: `E` ensemble members, `N` buffer rows, `I` = O + A, `O` observation, `A` action.
 """
 
+import queue
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from mbmpo.dynamics import networks
+from metarl.scaling import cores
 
 _BETA1, _BETA2, _EPSILON = 0.9, 0.999, 1e-8
 _VALIDATION_ROWS = 1000
@@ -71,7 +75,7 @@ class MemberTrainer:
     """Trains one member for one epoch at a time, compiled once for any number of rows.
 
     Adam is TensorFlow's own fused kernel, with TensorFlow 1's constants. It works on variables; they are scratch space
-    that is filled from the arguments and read back, so that an epoch is a function of its arguments.
+    that is filled from the arguments and read back, so that an epoch is a function of its arguments; but one at a time.
 
     Args:
         widths: of the input, the hidden layers and the output.
@@ -156,6 +160,35 @@ class MemberTrainer:
                 grad=gradients[name] * loss_scale,
             )
         return loss
+
+
+class TrainerPool:
+    """Trains members side by side, as many at once as there are cores.
+
+    Args:
+        num_members: trained at once at most.
+        arguments: `MemberTrainer`'s.
+    """
+
+    def __init__(self, num_members: int, *arguments: Any):
+        self.trainers = [MemberTrainer(*arguments) for _ in range(min(num_members, cores.usable()))]
+        self._idle: queue.SimpleQueue[MemberTrainer] = queue.SimpleQueue()
+        for trainer in self.trainers:
+            self._idle.put(trainer)
+
+    def epochs(self, members: Sequence[Member], data: Sequence[EpochData]) -> list[tuple[Member, tf.Tensor, tf.Tensor]]:
+        """`MemberTrainer.epoch` of every member on its data."""
+
+        def epoch(member: Member, data: EpochData) -> tuple[Member, tf.Tensor, tf.Tensor]:
+            trainer = self._idle.get()
+            try:
+                return trainer.epoch(member, data)
+            finally:
+                self._idle.put(trainer)
+
+        # TensorFlow works outside of the interpreter's lock.
+        with ThreadPoolExecutor(max_workers=len(self.trainers)) as threads:
+            return list(threads.map(epoch, members, data))
 
 
 def _validation_loss(weights: dict[str, tf.Tensor], data: EpochData) -> tf.Tensor:

@@ -10,6 +10,7 @@ from mbmpo.dynamics import BadDynamicsEnsemble, DynamicsEnsemble, MetaDynamicsEn
 from mbmpo.dynamics.prediction import block_capacity
 from metarl.experiment.errors import UserError
 from metarl.experiment.learner import NonFiniteError
+from metarl.scaling import cores
 
 OBSERVATION_DIM, ACTION_DIM = 3, 2
 
@@ -138,8 +139,16 @@ def test_growing_data_do_not_retrace():
     state = None
     for iteration, N in enumerate((23, 40, 61)):
         state, _ = fit(ensemble, N=N, epochs=2, state=state, iteration=iteration)
-    (trainer,) = ensemble._trainers.values()
-    assert trainer.tracing_count() == 1
+    (pool,) = ensemble._trainers.values()
+    assert max(trainer.tracing_count() for trainer in pool.trainers) == 1
+
+
+def test_members_side_by_side_are_members_one_by_one(monkeypatch):
+    found = []
+    for number in (1, 3):
+        monkeypatch.setattr(cores, "usable", lambda number=number: number)
+        found.append(fit(make_ensemble(), N=61, epochs=3)[0])
+    assert_same(*found)
 
 
 def test_batch_order_is_fixed_unless_reshuffled():
