@@ -143,6 +143,7 @@ class ModelBasedLearner(StatefulLearner):
                 self.seed,
                 exact=self.real.exact_random_steps,
                 record_final=self.real.store_last_transition,
+                truncate=self.real.stop_rule == "truncate",
                 watch=self._watch,
             )
             self._count(asked, batch)

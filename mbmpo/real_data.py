@@ -97,6 +97,7 @@ def random_batch(
     *,
     exact: bool,
     record_final: bool = False,
+    truncate: bool = False,
     watch: Callable[[SamplingSeconds], None] | None = None,
 ) -> Batch:
     """Rollouts of uniformly random actions in [-1, 1]^A (section 1.2, step 3, first iteration).
@@ -112,10 +113,19 @@ def random_batch(
         seed: of the experiment.
         exact: keep only the first paths that reach the number asked for, the last one whole (O-6).
         record_final: record what is observed after the last step of each path (O-7).
+        truncate: cut and keep the paths that are running when the steps asked for have been made (O-23).
         watch: told where the time went.
     """
-    copies = round_steps // horizon
-    batch = collect_random(family, asked, copies, horizon, seed, record_final=record_final, watch=watch)
+    batch = collect_random(
+        family,
+        asked,
+        round_steps // horizon,
+        horizon,
+        seed,
+        record_final=record_final,
+        stop_rule="truncate" if truncate else "global",
+        watch=watch,
+    )
     return _first_paths(batch, asked) if exact else batch
 
 

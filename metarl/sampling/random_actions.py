@@ -45,6 +45,7 @@ def collect_random(
     tasks: np.ndarray | None = None,
     progress: Callable[[int], None] | None = None,
     record_final: bool = False,
+    stop_rule: str = "global",
     watch: Callable[[SamplingSeconds], None] | None = None,
 ) -> Batch:
     """Steps all copies with uniform actions until their finished episodes hold `min_steps` steps.
@@ -61,6 +62,7 @@ def collect_random(
         tasks: [n', G], copy i works on row i modulo n'; default: each copy's own draw from the family.
         progress: called now and then with the environment steps made since the last call.
         record_final: as in `Sampler`.
+        stop_rule: "global", or "truncate": running episodes are cut and kept (O-23).
         watch: told where the time went.
 
     Returns:
@@ -81,7 +83,7 @@ def collect_random(
         num_copies,
         1,
         horizon,
-        stop_rule="global",
+        stop_rule=stop_rule,
         min_steps=min_steps,
         record_final=record_final,
     )

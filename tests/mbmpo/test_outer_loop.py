@@ -11,7 +11,7 @@ from learner_tools import HORIZON, maml, mbmpc, mbmpo, metrpo, silent, without_c
 import mbmpo.learner as learner_module
 from mbmpo.families import HalfCheetah, InvertedPendulum, RandomParameters, Swimmer
 from mbmpo.meta_updates import MetaTRPO
-from mbmpo.real_data import random_batch
+from mbmpo.real_data import draw_tasks, random_batch
 from mbmpo.settings import ModelFit
 from metarl.sampling.sampler import Sampler
 from metarl.sampling.steps import FINAL_OBSERVATION
@@ -87,6 +87,17 @@ def test_five_thousand_random_steps_are_eight_thousand():
     exact = random_batch(Swimmer(), 5000, 4000, 200, 1, exact=True)
     assert exact.episodes.length.sum() == exact.steps.valid.sum() == 5000
     assert exact.steps.last.sum() == len(exact.episodes.task) == 25
+
+
+def test_truncated_random_steps_are_as_many_as_asked_for():
+    """O-23: 15 steps of each of 4 copies; what runs is cut and kept, where the original's rule loses it."""
+    batch = random_batch(InvertedPendulum(), 60, ROUND, HORIZON, 1, exact=False, truncate=True)
+    assert batch.steps.valid.all()
+    assert batch.episodes.length.sum() == 60
+    assert not batch.episodes.terminated.all()
+    learner = mbmpo(real_data={"stop_rule": "truncate"})
+    learner._gather(draw_tasks(learner.family, M, 3, 0), silent)
+    assert learner._collected_steps == 60
 
 
 def test_columns_of_the_table(compiled):
