@@ -6,8 +6,8 @@ on which thread was faster; repetition finds that once in thousands of calls, th
 
 import pytest
 import tensorflow as tf
+from graph_sums import sums_of_three
 from learner_tools import maml, mbmpo, metrpo, silent, trpo
-from tensorflow.python.eager import context as eager_context
 
 from mbmpo.families import Swimmer
 from mbmpo.meta_ppo import MetaPPO
@@ -32,21 +32,6 @@ LEARNERS = {
     "MAML TRPO": lambda: maml(MetaTRPO(constraint="pre_update"), adaptation=SECOND_ORDER, family=Swimmer()),
     "TRPO": lambda: trpo(family=Swimmer()),
 }
-
-
-def sums_of_three(work):
-    """The AddN nodes with at least three inputs in the graphs that `work` executes."""
-    eager_context.context().enable_run_metadata()
-    try:
-        work()
-        metadata = eager_context.context().export_run_metadata()
-    finally:
-        eager_context.context().disable_run_metadata()
-    graphs = [graphs.post_optimization_graph for graphs in metadata.function_graphs]
-    assert graphs
-    nodes = [node for graph in graphs for node in graph.node]
-    nodes += [node for graph in graphs for function in graph.library.function for node in function.node_def]
-    return sorted(node.name for node in nodes if node.op == "AddN" and node.attr["N"].i >= 3)
 
 
 @pytest.fixture(scope="module", params=LEARNERS)

@@ -1,0 +1,18 @@
+"""Finds sums whose order may depend on timing, in the graphs that run."""
+
+from tensorflow.python.eager import context as eager_context
+
+
+def sums_of_three(work):
+    """The AddN nodes with at least three inputs in the graphs that `work` executes."""
+    eager_context.context().enable_run_metadata()
+    try:
+        work()
+        metadata = eager_context.context().export_run_metadata()
+    finally:
+        eager_context.context().disable_run_metadata()
+    graphs = [graphs.post_optimization_graph for graphs in metadata.function_graphs]
+    assert graphs
+    nodes = [node for graph in graphs for node in graph.node]
+    nodes += [node for graph in graphs for function in graph.library.function for node in function.node_def]
+    return sorted(node.name for node in nodes if node.op == "AddN" and node.attr["N"].i >= 3)
