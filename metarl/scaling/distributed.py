@@ -1,19 +1,18 @@
 """Training on the replicas of `tf.distribute`: over the devices of this machine, or over hosts by TF_CONFIG."""
 
 import contextlib
+import functools
 import json
 import logging
 import os
-import sys
 import tempfile
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import logging as absl_logging
 
 from metarl.experiment import checks, front_door, runtime
-from metarl.experiment.errors import UserError
+from metarl.experiment.errors import UserError, WorkerError
 
 STRATEGIES = ("mirrored", "multi_worker")
 _JOBS = ("chief", "worker")
@@ -156,33 +155,55 @@ def mirrored(devices: Sequence[str]) -> Any:
 
 
 def multi_worker(peer_timeout: float) -> Any:
-    """A strategy over the processes of TF_CONFIG; waits for all of them, and ends the process if they do not come."""
+    """A strategy over the processes of TF_CONFIG; waits for all of them.
+
+    Raises:
+        UserError: they cannot be joined.
+        WorkerError: they do not come in time.
+    """
     import tensorflow as tf
 
     experimental = tf.distribute.experimental
     # A ring adds in the same order every time; GPUs have a library of their own.
     kind = experimental.CommunicationImplementation
     implementation = kind.AUTO if tf.config.list_physical_devices("GPU") else kind.RING
-
-    def give_up() -> None:
-        sys.stderr.write(f"error: the other processes of TF_CONFIG did not start within {peer_timeout:g} seconds\n")
-        sys.stderr.flush()
-        os._exit(front_door.WORKERS_LOST)  # the main thread waits inside TensorFlow and hears nothing
-
-    timer = threading.Timer(peer_timeout, give_up)
-    timer.daemon = True
-    timer.start()
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy(
-            communication_options=experimental.CommunicationOptions(
-                timeout_seconds=peer_timeout, implementation=implementation
+        with _limited_start(peer_timeout):
+            return tf.distribute.MultiWorkerMirroredStrategy(
+                communication_options=experimental.CommunicationOptions(
+                    timeout_seconds=peer_timeout, implementation=implementation
+                )
             )
-        )
+    except (
+        tf.errors.DeadlineExceededError,
+        tf.errors.UnavailableError,
+        tf.errors.AbortedError,
+        tf.errors.CancelledError,
+        tf.errors.InternalError,
+    ) as error:
+        raise WorkerError(f"the other processes of TF_CONFIG did not start within {peer_timeout:g} seconds") from error
     except (tf.errors.OpError, RuntimeError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise UserError(f"the processes of TF_CONFIG cannot be joined: {first}") from error
+
+
+@contextlib.contextmanager
+def _limited_start(seconds: float) -> Iterator[None]:
+    """Lets the strategy wait for the other processes so long, instead of an hour.
+
+    TensorFlow has no public name for it, and waits with the interpreter locked, so that no thread of ours could end it.
+    """
+    from tensorflow.python.eager import context
+
+    present = context.context()
+    configure = present.configure_coordination_service
+    present.configure_coordination_service = functools.partial(
+        configure, cluster_register_timeout_in_ms=int(1000 * seconds)
+    )
+    try:
+        yield
     finally:
-        timer.cancel()
+        present.configure_coordination_service = configure
 
 
 def require_cluster(environment: Mapping[str, str]) -> None:

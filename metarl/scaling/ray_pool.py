@@ -31,14 +31,25 @@ class ShardActor:
         sys.path += [folder for folder in search_path if folder not in sys.path]
         self._part, self._threads = part, threads
         self._shard: Any = None
+        self._failed: bytes | None = None  # what went wrong on the way to the state that the next call builds on
 
     def start(self) -> bytes:
         """Builds the shard; answers with the names of `Shard.remembered`."""
-        return self._answer(self._build)
+        answer = self._answer(self._build)
+        if self._shard is None:
+            self._failed = answer
+        return answer
+
+    def repeat(self, method: str, own: bytes, common: bytes) -> None:
+        """Repeats a call of the actor in whose place this one is; the next `call` tells of a failure."""
+        try:
+            self._work(method, own, common)
+        except Exception as error:
+            self._failed = self._failed or worker.raised(0, error)
 
     def call(self, method: str, own: bytes, common: bytes) -> bytes:
         """Calls a method of the shard with both groups of arguments."""
-        return self._answer(lambda: getattr(self._shard, method)(**messages.loads(common), **messages.loads(own)))
+        return self._failed or self._answer(lambda: self._work(method, own, common))
 
     def pid(self) -> int:
         """The actor's process."""
@@ -49,6 +60,9 @@ class ShardActor:
     def _build(self) -> tuple[str, ...]:
         self._shard = worker.build(self._part, self._threads)
         return tuple(self._shard.remembered)
+
+    def _work(self, method: str, own: bytes, common: bytes) -> Any:
+        return getattr(self._shard, method)(**messages.loads(common), **messages.loads(own))
 
     def _answer(self, work: Any) -> bytes:
         try:
@@ -145,8 +159,8 @@ class RayPool(SupervisedPool[_Request]):
             self._actors[number] = self._create(number)
             self._started[number] = self._actors[number].start.remote()
             earlier = self._journal.calls() if request is not None else []
-            for one in earlier:  # an actor answers in order; what fails here fails again in the call that follows
-                self._send(number, one)
+            for one in earlier:  # an actor works in order
+                self._actors[number].repeat.remote(*self._sent(number, one))
             ask(number, START_SECONDS + len(earlier) * self._timeout)
 
         for number in range(len(self.sizes)):
@@ -179,5 +193,8 @@ class RayPool(SupervisedPool[_Request]):
         """The reference to an answer; without a request, to that of the start."""
         if request is None:
             return self._started[number]
+        return self._actors[number].call.remote(*self._sent(number, request))
+
+    def _sent(self, number: int, request: _Request) -> tuple[str, bytes, Any]:
         self.traffic.sent += len(request.own[number]) + request.size
-        return self._actors[number].call.remote(request.method, request.own[number], request.common)
+        return request.method, request.own[number], request.common

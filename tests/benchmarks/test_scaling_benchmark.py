@@ -1,7 +1,7 @@
 """The benchmark of worker processes: its model by hand, and its command line."""
 
 import pytest
-from experiment_tools import assert_help_is_quick
+from experiment_tools import assert_help_is_quick, launch
 
 from benchmarks import scaling, scaling_parts
 from benchmarks.scaling_model import Costs, Iteration, from_one_worker, seconds
@@ -26,3 +26,13 @@ def test_command_knows_all_parts():
 
 def test_help_is_quick():
     assert_help_is_quick("benchmarks.scaling", "--only", "--quick")
+
+
+@pytest.mark.slow
+def test_everything_runs_at_the_smallest_size(tmp_path):
+    done = launch("benchmarks.scaling", "--quick", f"--output={tmp_path / 'scaling.csv'}", timeout=500)
+    assert done.returncode == 0, done.stderr
+    table = (tmp_path / "scaling.csv").read_text()
+    for row in ("one process", "two workers", "moved", "learner waits", "model of two workers", "model of 64 workers"):
+        assert f"TESP, {row}" in table
+        assert f"MB-MPO, {row}" in table
