@@ -15,6 +15,9 @@ import tensorflow as tf
 
 Weights = dict[str, tf.Tensor]
 
+_NARROW = 4  # columns of a product that XLA computes much faster where the right operand is not transposed
+_MANY_ROWS = 256  # below, it makes no difference
+
 
 class ForwardPass(NamedTuple):
     """Activations of every layer, the input first, [M, S, U] each, and the linear output [M, S, A]."""
@@ -62,10 +65,10 @@ def backward(weights: Mapping[str, tf.Tensor], passed: ForwardPass, mean_gradien
     deltas = [mean_gradient]
     for i in reversed(range(depth)):
         delta, h = deltas[0], passed.activations[i]
-        gradient[f"mlp{i}.kernel"] = tf.matmul(h, delta, transpose_a=True)
+        gradient[f"mlp{i}.kernel"] = _kernel_gradient(h, delta)
         gradient[f"mlp{i}.bias"] = tf.reduce_sum(delta, axis=1)
         if i:
-            deltas.insert(0, _through_tanh(h, tf.matmul(delta, weights[f"mlp{i}.kernel"], transpose_b=True)))
+            deltas.insert(0, _through_tanh(h, _backwards(delta, weights[f"mlp{i}.kernel"])))
     return BackwardPass(gradient, deltas)
 
 
@@ -113,14 +116,14 @@ def backward_tangent(
     moved = mean_gradient_tangent
     for i in reversed(range(num_layers(weights))):
         h, delta = passed.activations[i], reverse.deltas[i]
-        kernel = tf.matmul(h, moved, transpose_a=True)
+        kernel = _kernel_gradient(h, moved)
         if i:
-            kernel += tf.matmul(tangent.activations[i - 1], delta, transpose_a=True)
+            kernel += _kernel_gradient(tangent.activations[i - 1], delta)
         product[f"mlp{i}.kernel"] = kernel
         product[f"mlp{i}.bias"] = tf.reduce_sum(moved, axis=1)
         if i:
-            back = tf.matmul(moved, weights[f"mlp{i}.kernel"], transpose_b=True)
-            back += tf.matmul(delta, direction[f"mlp{i}.kernel"], transpose_b=True)
+            back = _backwards(moved, weights[f"mlp{i}.kernel"])
+            back += _backwards(delta, direction[f"mlp{i}.kernel"])
             # delta_{i-1} = dL/dh (1 - h^2), and h moves by (1 - h^2) times the pre-activation's derivative.
             bent = reverse.deltas[i - 1] * h * tangent.pre_activations[i - 1]
             moved = _through_tanh(h, back) - 2.0 * bent
@@ -139,6 +142,27 @@ def _affine(x: tf.Tensor, kernel: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
         flat = tf.nn.bias_add(tf.matmul(x[0], kernel[0]), bias[0])
         return flat[tf.newaxis]
     return tf.matmul(x, kernel) + bias[:, tf.newaxis]
+
+
+def _kernel_gradient(h: tf.Tensor, delta: tf.Tensor) -> tf.Tensor:
+    """The product h^T delta of every task, [M, in, out] from [M, S, in] and [M, S, out]."""
+    if delta.shape[-1] >= h.shape[-1] or delta.shape[1] < _MANY_ROWS:
+        return tf.matmul(h, delta, transpose_a=True)
+    # The left operand is repacked element by element, which takes longer than a product with a narrow right one.
+    return _transposed(tf.matmul(delta, h, transpose_a=True))
+
+
+def _backwards(delta: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """The product delta kernel^T of every task, [M, S, in] from [M, S, out] and [M, in, out]."""
+    if kernel.shape[-1] > _NARROW or delta.shape[1] < _MANY_ROWS:
+        return tf.matmul(delta, kernel, transpose_b=True)
+    return tf.matmul(delta, _transposed(kernel))
+
+
+def _transposed(x: tf.Tensor) -> tf.Tensor:
+    """[M, b, a] from a small [M, a, b], in a form that XLA does not draw into the product that it would slow down."""
+    shorter = 1 if x.shape[1] < x.shape[2] else 2
+    return tf.stack(tf.unstack(x, axis=shorter), axis=3 - shorter)
 
 
 def _through_tanh(activation: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:

@@ -32,6 +32,8 @@ WHATS = ("loss_gradient", "kl_gradient", "kl_difference", "kl_product", "scalars
 _ROWS_AT_ONCE = 4096
 _ROWS_OF_GROUP = 1024
 
+Point = tuple[Weights, Weights]  # the policy's weights and the step sizes
+
 
 class RandomKey(NamedTuple):
     """Names the random numbers of one meta-update: (seed, iteration, phase), see `metarl.seeding`."""
@@ -187,10 +189,10 @@ class MetaObjective:
         start = start if weights is None else weights
         own = per_task(start, rates, phase.advantage.shape[0])
 
-        def one(own: Weights, phase: Phase) -> Weights:
-            return adapt(self.policy, own, rates, phase, self.objective.inner)
+        def one(rates: Weights, data: MetaData, own: Weights) -> Weights:
+            return adapt(self.policy, own, rates, data.post, self.objective.inner)
 
-        return self._over_tasks(one, (own, phase), phase.advantage.shape)
+        return self._over_tasks(one, [(rates,)], (MetaData((), phase), own))[0]
 
     def _function(self, what: str) -> Callable[..., Any]:
         objective = self._initial if what == "inner_gradient" else self.objective
@@ -200,38 +202,28 @@ class MetaObjective:
             theta: Weights, data: MetaData, vector: Any, penalties: Penalties | None, rows: Any
         ) -> tuple[Any, dict[str, tf.Tensor]]:
             data = data if rows is None else _selected(data, *rows)
-            weights, rates = split_parameters(theta, self.inner_lr)
             num_tasks = data.post.advantage.shape[0]
-            moved, moved_rates = (None, None) if vector is None else split_parameters(vector, 0.0)
 
-            def one(weights: Weights, moved: Weights | None, data: MetaData, penalties: Penalties | None) -> TaskResult:
-                call = (self.policy, objective)
+            def one(point: Point, moved: Point | None, data: MetaData, penalties: Penalties | None) -> TaskResult:
+                point = _repeated(point, data.post.advantage.shape[0])
                 if moved is None:
-                    return task_gradients(*call, weights, rates, data, penalties, kind)
-                if what == "kl_difference" and moved_rates is not None:
-                    sides = [
-                        task_gradients(
-                            *call,
-                            {name: value + sign * moved[name] for name, value in weights.items()},
-                            {name: value + sign * moved_rates[name] for name, value in rates.items()},
-                            data,
-                            penalties,
-                            kind,
-                        )
-                        for sign in (1.0, -1.0)
-                    ]
-                    above, below = (side.gradient or {} for side in sides)
-                    return TaskResult({name: value - below[name] for name, value in above.items()}, sides[0].terms)
-                with tf.autodiff.ForwardAccumulator((weights, rates), (moved, moved_rates)) as tangents:
-                    result = task_gradients(*call, weights, rates, data, penalties, kind)
+                    return task_gradients(self.policy, objective, *point, data, penalties, kind)
+                with tf.autodiff.ForwardAccumulator(point, _repeated(moved, data.post.advantage.shape[0])) as tangents:
+                    result = task_gradients(self.policy, objective, *point, data, penalties, kind)
                 product = {name: _jvp(tangents, value) for name, value in (result.gradient or {}).items()}
                 return TaskResult(product, result.terms)
 
-            own = per_task(weights, weights, num_tasks)
-            own_moved = None if moved is None else per_task(moved, moved, num_tasks)
-            shape = data.post.advantage.shape
+            point = split_parameters(theta, self.inner_lr)
+            moved = None if vector is None else split_parameters(vector, 0.0)
+            calls = [(point, moved)]
+            if what == "kl_difference" and moved is not None:
+                # Two rounds of one compiled function: if one round made both, their activations would share the cache.
+                calls = [(_shifted(point, moved, sign), None) for sign in (1.0, -1.0)]
             # Outside of XLA the tangents' sums of three would become AddN, whose order depends on timing.
-            result = self._over_tasks(one, (own, own_moved, data, penalties), shape, always_xla=what == "kl_product")
+            result, *below = self._over_tasks(one, calls, (data, penalties), always_xla=what == "kl_product")
+            for other in below:
+                difference = {name: value - other.gradient[name] for name, value in result.gradient.items()}
+                result = result._replace(gradient=difference)
             gradient = result.gradient
             if gradient is not None:
                 if what == "inner_gradient" and self.objective.trainable_step_sizes:
@@ -244,20 +236,28 @@ class MetaObjective:
         return evaluate
 
     def _over_tasks(
-        self, function: Callable[..., Any], arguments: Any, shape: tf.TensorShape, *, always_xla: bool = False
-    ) -> Any:
-        """Applies a function of nests [M, ...] to groups of tasks and joins the results."""
-        num_tasks, rows = shape
+        self, function: Callable[..., Any], calls: Sequence[tuple[Any, ...]], own: Any, *, always_xla: bool = False
+    ) -> list[Any]:
+        """Applies a function to groups of tasks and joins the results.
+
+        Args:
+            function: of a call's arguments and the tasks' own; its result is a nest of [M, ...].
+            calls: arguments that are the same for all tasks.
+            own: arguments, nests of [M, ...].
+            always_xla: even if there are few rows.
+
+        Returns:
+            A result for every call.
+        """
+        num_tasks, rows = own[0].post.advantage.shape
         if num_tasks * rows <= self._rows_at_once and not always_xla:
-            return function(*arguments)
+            return [function(*shared, *own) for shared in calls]
         fitting = max(1, _ROWS_OF_GROUP // rows)
-        group = max(size for size in range(1, fitting + 1) if num_tasks % size == 0)
+        num_groups = num_tasks // max(size for size in range(1, fitting + 1) if num_tasks % size == 0)
+        leaves = [[x] * num_groups if x is None else tf.split(x, num_groups) for x in tf.nest.flatten(own)]
+        groups = [tf.nest.pack_sequence_as(own, group) for group in zip(*leaves, strict=True)]
         compiled = tf.function(function, autograph=False, jit_compile=True)
-        parts = [
-            compiled(*tf.nest.map_structure(lambda x, i=i: _group(x, i, group), arguments))
-            for i in range(0, num_tasks, group)
-        ]
-        return tf.nest.map_structure(lambda *found: None if found[0] is None else tf.concat(found, axis=0), *parts)
+        return [tf.nest.map_structure(_joined, *[compiled(*shared, *group) for group in groups]) for shared in calls]
 
     def _rows(
         self, data: MetaData, batch: MiniBatch, task_indices: Sequence[int] | None
@@ -294,14 +294,19 @@ def _selected(data: MetaData, positions: tf.Tensor, counting: tf.Tensor) -> Meta
     return MetaData(tuple(phases[:-1]), phases[-1])
 
 
+def _shifted(point: Point, moved: Point, sign: float) -> Point:
+    return tf.nest.map_structure(lambda x, y: x + sign * y, point, moved)
+
+
+def _repeated(point: Point, num_tasks: int) -> Point:
+    """Weights and step sizes with a leading M."""
+    return tf.nest.map_structure(lambda x: tf.repeat(x[tf.newaxis], num_tasks, axis=0), point)
+
+
 def _jvp(tangents: Any, value: tf.Tensor) -> tf.Tensor:
     found = tangents.jvp(value)
     return tf.zeros_like(value) if found is None else found
 
 
-def _group(x: tf.Tensor | None, start: int, size: int) -> tf.Tensor | None:
-    if x is None:
-        return None
-    part = x[start : start + size]
-    part.set_shape([size, *x.shape[1:]])
-    return part
+def _joined(*parts: tf.Tensor | None) -> tf.Tensor | None:
+    return None if parts[0] is None else tf.concat(parts, axis=0)
