@@ -4,6 +4,7 @@ As a program, `python scaling_agreement.py <strategy> <file> <case>...`, it runs
 in a process that has used TensorFlow before, and writes what they gave.
 """
 
+import os
 import sys
 
 import gin
@@ -146,7 +147,7 @@ def _flat(nest):
 
 def _on_replicas(strategy, path, cases):
     from metarl.experiment import gin_front_door, runtime
-    from metarl.scaling import distributed
+    from metarl.scaling import cluster_config, distributed
 
     runtime.import_tensorflow()
     from metarl.scaling.replicas import ReplicaPool, Replicas
@@ -154,7 +155,7 @@ def _on_replicas(strategy, path, cases):
     if strategy == "mirrored":
         replicas = Replicas(distributed.mirrored(distributed.local_devices(2)))
     else:
-        replicas = Replicas(distributed.multi_worker(60.0))
+        replicas = Replicas(distributed.multi_worker(cluster_config.require_cluster(os.environ), 60.0))
 
     def make_pool(text, num_tasks):
         def make_shard(first, count):

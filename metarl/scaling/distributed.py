@@ -1,21 +1,19 @@
 """Training on the replicas of `tf.distribute`: over the devices of this machine, or over hosts by TF_CONFIG."""
 
 import contextlib
-import functools
-import json
 import logging
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from absl import logging as absl_logging
 
 from metarl.experiment import checks, front_door, runtime
 from metarl.experiment.errors import UserError, WorkerError
+from metarl.scaling.cluster_config import Cluster, meet, require_cluster
 
 STRATEGIES = ("mirrored", "multi_worker")
-_JOBS = ("chief", "worker")
 
 
 def run(
@@ -45,22 +43,22 @@ def run(
     if replicas is not None:
         checks.integer("--replicas", replicas, 1)
     checks.real("--peer_timeout", peer_timeout, minimum=1.0)
-    several = strategy == "multi_worker"
-    if several:
+    cluster = None
+    if strategy == "multi_worker":
         if replicas is not None:
             raise UserError("--replicas is for --strategy=mirrored; with multi_worker every host uses all its devices")
-        require_cluster(os.environ)
+        cluster = require_cluster(os.environ)
     # A lost peer is told in one line of ours; what TensorFlow's libraries write about it is not for users.
-    runtime.import_tensorflow("3" if several else "2")
+    runtime.import_tensorflow("3" if cluster else "2")
     logging.getLogger("tensorflow").setLevel(logging.WARNING)
     from metarl.experiment import gin_front_door
     from metarl.scaling.replicas import Replicas
 
     config = gin_front_door.parse(command.gin_files, command.gin_params, command.seed)
-    devices = None if several else local_devices(replicas)
+    devices = [] if cluster else local_devices(replicas)
     # Threads can be set only before the first operation, and strategies begin with some.
     gin_front_door.call(gin_front_door.RUNTIME)
-    found = Replicas(mirrored(devices) if devices is not None else multi_worker(peer_timeout))
+    found = Replicas(multi_worker(cluster, peer_timeout) if cluster else mirrored(devices))
     if not found.chief:
         absl_logging.info("replicas %s of %d; the chief writes the run", found.local, found.total)
         absl_logging.set_verbosity(absl_logging.ERROR)
@@ -154,8 +152,8 @@ def mirrored(devices: Sequence[str]) -> Any:
     return tf.distribute.MirroredStrategy(devices, tf.distribute.ReductionToOneDevice(accumulation_fn=in_order))
 
 
-def multi_worker(peer_timeout: float) -> Any:
-    """A strategy over the processes of TF_CONFIG; waits for all of them.
+def multi_worker(cluster: Cluster, peer_timeout: float) -> Any:
+    """A strategy over the processes of TF_CONFIG; waits `peer_timeout` seconds for all of them.
 
     Raises:
         UserError: they cannot be joined.
@@ -168,12 +166,12 @@ def multi_worker(peer_timeout: float) -> Any:
     kind = experimental.CommunicationImplementation
     implementation = kind.AUTO if tf.config.list_physical_devices("GPU") else kind.RING
     try:
-        with _limited_start(peer_timeout):
-            return tf.distribute.MultiWorkerMirroredStrategy(
-                communication_options=experimental.CommunicationOptions(
-                    timeout_seconds=peer_timeout, implementation=implementation
-                )
+        meet(cluster, peer_timeout)
+        return tf.distribute.MultiWorkerMirroredStrategy(
+            communication_options=experimental.CommunicationOptions(
+                timeout_seconds=peer_timeout, implementation=implementation
             )
+        )
     except (
         tf.errors.DeadlineExceededError,
         tf.errors.UnavailableError,
@@ -181,56 +179,7 @@ def multi_worker(peer_timeout: float) -> Any:
         tf.errors.CancelledError,
         tf.errors.InternalError,
     ) as error:
-        raise WorkerError(f"the other processes of TF_CONFIG did not start within {peer_timeout:g} seconds") from error
+        raise WorkerError("another process of TF_CONFIG was lost while the replicas started") from error
     except (tf.errors.OpError, RuntimeError, ValueError) as error:
         first = str(error).strip().splitlines()[0]
         raise UserError(f"the processes of TF_CONFIG cannot be joined: {first}") from error
-
-
-@contextlib.contextmanager
-def _limited_start(seconds: float) -> Iterator[None]:
-    """Lets the strategy wait for the other processes so long, instead of an hour.
-
-    TensorFlow has no public name for it, and waits with the interpreter locked, so that no thread of ours could end it.
-    """
-    from tensorflow.python.eager import context
-
-    present = context.context()
-    configure = present.configure_coordination_service
-    present.configure_coordination_service = functools.partial(
-        configure, cluster_register_timeout_in_ms=int(1000 * seconds)
-    )
-    try:
-        yield
-    finally:
-        present.configure_coordination_service = configure
-
-
-def require_cluster(environment: Mapping[str, str]) -> None:
-    """Passes if TF_CONFIG describes a cluster of workers and this process's place in it.
-
-    Raises:
-        UserError: one line that says what is wrong.
-    """
-    example = '{"cluster": {"worker": ["host1:2222", "host2:2222"]}, "task": {"type": "worker", "index": 0}}'
-    text = environment.get("TF_CONFIG", "")
-    if not text.strip():
-        raise UserError(f"--strategy=multi_worker needs the environment variable TF_CONFIG, such as {example}")
-    try:
-        found = json.loads(text)
-        cluster, task = found["cluster"], found["task"]
-        jobs = {str(job): list(hosts) for job, hosts in cluster.items()}
-        kind, index = task["type"], int(task["index"])
-    except json.JSONDecodeError as error:
-        raise UserError(f"TF_CONFIG is not JSON ({error}); it looks like {example}") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"TF_CONFIG lacks a part or has a wrong one ({error!r}); it looks like {example}") from error
-    strange = [job for job in [*jobs, kind] if job not in _JOBS]
-    if strange:
-        raise UserError(f"TF_CONFIG has a job {strange[0]!r}; only {' and '.join(_JOBS)} take part")
-    if not 0 <= index < len(jobs.get(kind, ())):
-        raise UserError(f"TF_CONFIG says {kind} {index}, but its cluster has {len(jobs.get(kind, ()))} of this kind")
-    for host in (host for hosts in jobs.values() for host in hosts):
-        name, _, port = str(host).rpartition(":")
-        if not name or not port.isdigit():
-            raise UserError(f"TF_CONFIG has the address {host!r}; it must be host:port")
