@@ -60,8 +60,11 @@ if rate == 0.3:
 
 # A sweep whose training is the sleeper.
 SWEEP = """
-import sys
+import signal, sys
 from metarl.experiment import front_door, sweep_check, sweep_command, sweep_runner
+
+for number in (signal.SIGINT, signal.SIGHUP):  # the tests may run in a background job, which ignores them
+    signal.signal(number, signal.SIG_DFL)
 
 sweep_check.require_buildable = lambda *_: None
 
@@ -410,7 +413,7 @@ def test_the_third_signal_kills(study):
     class Stubborn:
         def poll(self):
             if len(received) < 3:
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGTERM)
                 return None
             return -signal.SIGKILL
 
@@ -424,7 +427,7 @@ def test_the_third_signal_kills(study):
         def close(self):
             received.append("closed")
 
-    assert sweep_runner.run_sweep(index, ("study.gin",), (), Launcher(), 1) == 130
+    assert sweep_runner.run_sweep(index, ("study.gin",), (), Launcher(), 1) == 128 + signal.SIGTERM
     assert received == [signal.SIGTERM, signal.SIGTERM, signal.SIGKILL, "closed"]
     assert [run.state for run in index.runs] == ["interrupted", "pending"]
 
