@@ -76,7 +76,7 @@ def test_validation_over_models(learner, monkeypatch, improving, updates):
 
 def test_first_data_of_the_policy(monkeypatch):
     """O-24 as an option: the first round is the policy's own."""
-    learner = metrpo(family=Swimmer(), first_data="policy")
+    learner = metrpo(family=Swimmer(), first_data="policy", real_data={"initial_random_steps": None})
     phases = []
     monkeypatch.setattr(learner, "_fit_models", lambda report: {})
     monkeypatch.setattr(learner, "_improve", lambda report: {})
