@@ -40,14 +40,17 @@ def run(argv: Sequence[str], names: Sequence[str], module: str) -> int:
         logging.getLogger("tensorflow").setLevel(logging.ERROR)
         parts = importlib.import_module(module)
         scale = parts.QUICK if _QUICK.value else parts.Scale()
-        rows = []
-        for name in names:
-            if not _ONLY.value or name in _ONLY.value:
-                sys.stderr.write(f"measuring: {name}\n")
-                rows += report.judge(parts.PARTS[name](scale), scale.judged)
-        sys.stdout.write(report.table(rows))
-        if output:
-            report.write(rows, output)
+        rows: list[report.Row] = []
+        try:
+            for name in names:
+                if not _ONLY.value or name in _ONLY.value:
+                    sys.stderr.write(f"measuring: {name}\n")
+                    rows += report.judge(parts.PARTS[name](scale), scale.judged)
+        finally:  # minutes of measuring are not lost to a Ctrl-C
+            if rows:
+                sys.stdout.write(report.table(rows))
+            if rows and output:
+                report.write(rows, output)
         return 0
 
     return front_door.exit_code(measure)

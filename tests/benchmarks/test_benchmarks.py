@@ -8,7 +8,9 @@ import sys
 import time
 
 import pytest
+from absl.testing import flagsaver
 
+from benchmarks import command as benchmark_command
 from benchmarks import parts, report, tesp
 from benchmarks.meta_update import Sizes, make_method, meta_update_gflop
 from benchmarks.report import Row
@@ -52,6 +54,19 @@ def test_command_prints_and_writes(tmp_path):
     (record,) = json.loads((tmp_path / "speed.json").read_text())
     assert record["unit"] == "GFLOP/s"
     assert 0 < record["ratio"] < 1
+
+
+def test_an_interrupted_benchmark_keeps_what_it_has_measured(tmp_path, monkeypatch, capsys):
+    def interrupted(scale):
+        raise KeyboardInterrupt
+
+    found = {"first": lambda scale: [Row("physics", 3.0, "steps/s")], "second": interrupted}
+    monkeypatch.setattr(parts, "PARTS", found)
+    path = tmp_path / "speed.json"
+    with flagsaver.as_parsed(quick="false", only="", output=str(path)):
+        assert benchmark_command.run(["tesp"], list(found), "benchmarks.parts") == 130
+    assert "physics" in capsys.readouterr().out
+    assert [row["measured"] for row in json.loads(path.read_text())] == [3.0]
 
 
 def test_help_comes_before_tensorflow():
