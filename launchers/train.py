@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
         except BrokenPipeError:  # the reader, such as `head`, has seen enough; nothing is left for Python to flush
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    return training_flags.run(argv, lambda command: front_door.run(*command))
+    return training_flags.run(argv, front_door.run)
 
 
 if __name__ == "__main__":

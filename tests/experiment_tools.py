@@ -47,7 +47,7 @@ def toy(tmp_path, monkeypatch):
 
 def run(*params, logdir="run", seed=None):
     """Runs the toy experiment of the working directory in this process; returns the exit code."""
-    return front_door.run(["toy.gin"], params, seed, logdir)
+    return front_door.run(front_door.Command(["toy.gin"], params, seed, logdir))
 
 
 def mistake(*params, logdir="run", seed=None):

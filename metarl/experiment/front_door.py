@@ -62,22 +62,11 @@ def exit_code(work: Callable[[], int]) -> int:
         return _INTERRUPTED
 
 
-def run(
-    gin_files: Sequence[str],
-    gin_params: Sequence[str] = (),
-    seed: int | None = None,
-    logdir: str | None = None,
-    flags: Iterable[str] = (),
-    spread: "Spread | None" = None,
-) -> int:
+def run(command: Command, spread: "Spread | None" = None) -> int:
     """Builds the configured experiment and trains it in its run directory, resuming what is there.
 
     Args:
-        gin_files: as all but `spread` an attribute of `Command`.
-        gin_params: as there.
-        seed: as there.
-        logdir: as there.
-        flags: as there.
+        command: what to train.
         spread: where the learner's shards are; None: in this process.
 
     Returns:
@@ -87,7 +76,7 @@ def run(
         UserError: a mistake in the configuration or the folder; nothing on disk was changed.
         WorkerError: workers were lost for good.
     """
-    Command(gin_files).require_files()
+    command.require_files()
     runtime.import_tensorflow()
     # What follows imports TensorFlow at some point, which is only silent from here on.
     import gin
@@ -95,8 +84,8 @@ def run(
     from metarl.experiment import gin_front_door, loop
     from metarl.experiment.run_directory import RunDirectory, default_path
 
-    config = gin_front_door.parse(gin_files, gin_params, seed)
-    directory = RunDirectory(logdir or default_path(config.files, config.macro("SEED")))
+    config = gin_front_door.parse(command.gin_files, command.gin_params, command.seed)
+    directory = RunDirectory(command.logdir or default_path(config.files, config.macro("SEED")))
     experiment = gin_front_door.build(config)
     operative_config = gin.operative_config_str()
     pool = None if spread is None else spread(experiment.learner, operative_config)
@@ -105,7 +94,7 @@ def run(
     try:
         # Another trainer may have come and gone between the first look and the lock.
         directory.check(operative_config, config.bindings, experiment.may_change, experiment.iterations)
-        return loop.train(experiment, directory, operative_config, flags)
+        return loop.train(experiment, directory, operative_config, command.flags)
     finally:
         if pool is not None:
             pool.close()

@@ -38,4 +38,4 @@ def run(
         learner.use_pool(pool)
         return pool
 
-    return front_door.run(*command, spread)
+    return front_door.run(command, spread)

@@ -56,4 +56,4 @@ def run(
         return pool
 
     with contextlib.ExitStack() as stack:
-        return front_door.run(*command, spread)
+        return front_door.run(command, spread)

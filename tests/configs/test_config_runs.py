@@ -42,7 +42,7 @@ PATHS = {
 
 def run(name, params, logdir):
     """Trains for one meta-update; returns the rows of progress.csv and final.csv."""
-    assert front_door.run([f"configs/{name}.gin"], params, seed=3, logdir=str(logdir)) == 0
+    assert front_door.run(front_door.Command([f"configs/{name}.gin"], params, seed=3, logdir=str(logdir))) == 0
     tables = []
     for file_name in ("progress.csv", "final.csv"):
         with (logdir / file_name).open(newline="") as file:

@@ -52,9 +52,14 @@ def test_the_config_builds_at_full_size():
 
 def test_tesp_trains_resumes_and_is_evaluated_on_the_other_port_s_families(tmp_path):
     run = tmp_path / "run"
-    assert front_door.run([CONFIG], (*TINY, "ITERATIONS = 1"), seed=3, logdir=str(run)) == 0
-    assert front_door.run([CONFIG], (*TINY, "ITERATIONS = 2"), seed=3, logdir=str(run)) == 0
-    assert front_door.run([CONFIG], (*TINY, "ITERATIONS = 2"), seed=3, logdir=str(tmp_path / "straight")) == 0
+    assert front_door.run(front_door.Command([CONFIG], (*TINY, "ITERATIONS = 1"), seed=3, logdir=str(run))) == 0
+    assert front_door.run(front_door.Command([CONFIG], (*TINY, "ITERATIONS = 2"), seed=3, logdir=str(run))) == 0
+    assert (
+        front_door.run(
+            front_door.Command([CONFIG], (*TINY, "ITERATIONS = 2"), seed=3, logdir=str(tmp_path / "straight"))
+        )
+        == 0
+    )
     progress, straight = rows(run / "progress.csv"), rows(tmp_path / "straight" / "progress.csv")
     assert len(progress) == 2
     for name, value in progress[1].items():
@@ -79,7 +84,9 @@ def test_families_of_every_kind_train(kind, tmp_path):
     config = tmp_path / "crossing.gin"
     config.write_text("include 'configs/base/fast_adaptation.gin'\nimport tesp.methods\nimport mbmpo.families\n")
     params = [item for item in on(family, *params) if not item.startswith(("HIDDEN", "EMBEDDING", "GRU"))]
-    assert front_door.run([str(config)], (*params, *quick), seed=3, logdir=str(tmp_path / "run")) == 0
+    assert (
+        front_door.run(front_door.Command([str(config)], (*params, *quick), seed=3, logdir=str(tmp_path / "run"))) == 0
+    )
     final = rows(tmp_path / "run" / "final.csv")
     assert [row["paper"] for row in final] == ["D", "D'", "D''"]
     assert all(math.isfinite(float(row["do_nothing"])) for row in final)
@@ -99,6 +106,6 @@ def test_families_of_every_kind_train(kind, tmp_path):
 )
 def test_families_without_tasks_are_refused_by_name(params, words, tmp_path):
     with pytest.raises(UserError, match=words) as caught:
-        front_door.run([CONFIG], params, logdir=str(tmp_path / "run"))
+        front_door.run(front_door.Command([CONFIG], params, logdir=str(tmp_path / "run")))
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "run").exists()

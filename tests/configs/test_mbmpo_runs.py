@@ -80,7 +80,9 @@ def tiny(name):
 
 def run(name, params, logdir, profile=()):
     """Trains; returns the rows of progress.csv and final.csv."""
-    assert front_door.run([f"configs/{name}.gin", *profile], params, seed=3, logdir=str(logdir)) == 0
+    assert (
+        front_door.run(front_door.Command([f"configs/{name}.gin", *profile], params, seed=3, logdir=str(logdir))) == 0
+    )
     tables = []
     for file_name in ("progress.csv", "final.csv"):
         with (logdir / file_name).open(newline="") as file:

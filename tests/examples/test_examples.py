@@ -50,7 +50,7 @@ def test_every_example_is_run_here():
 
 @pytest.mark.parametrize("name", sorted(TINY.keys() - {"own_method"}))  # which the next test runs
 def test_an_example_trains(folder, name):
-    assert front_door.run([f"{name}.gin"], TINY[name], logdir="run") == 0
+    assert front_door.run(front_door.Command([f"{name}.gin"], TINY[name], logdir="run")) == 0
     assert max(list_checkpoints("run")) == 2
     assert len(tools.rows("run")) == 2
 
@@ -73,7 +73,7 @@ def test_a_misspelt_module_is_one_line_with_the_nearest_name(folder):
     text = (folder / "own_method.gin").read_text().replace("import own_method", "import own_metod")
     (folder / "own_method.gin").write_text(text)
     with pytest.raises(UserError, match=r"no module 'own_metod'; did you mean 'own_method'\?"):
-        front_door.run(["own_method.gin"], TINY["own_method"], logdir="run")
+        front_door.run(front_door.Command(["own_method.gin"], TINY["own_method"], logdir="run"))
     assert not (folder / "run").exists()
 
 

@@ -58,7 +58,7 @@ def train(folder, logdir, params):
     """Trains in this process; the config file is deleted, so that nothing afterwards can depend on it."""
     config = folder / "tiny.gin"
     config.write_text(TINY)
-    assert front_door.run([str(config)], params, logdir=str(folder / logdir)) == 0
+    assert front_door.run(front_door.Command([str(config)], params, logdir=str(folder / logdir))) == 0
     config.unlink()
     return folder / logdir
 
@@ -188,7 +188,7 @@ def test_a_run_in_training_can_be_evaluated_and_goes_on(run):
     assert without_evaluations("run") == before
     directory.release()
     Path("tiny.gin").write_text(TINY)
-    assert front_door.run(["tiny.gin"], [*MAML, "ITERATIONS = 3"], logdir="run") == 0
+    assert front_door.run(front_door.Command(["tiny.gin"], [*MAML, "ITERATIONS = 3"], logdir="run")) == 0
     assert max(list_checkpoints("run")) == 3
     assert len(rows("run/progress.csv")) == 3
 
@@ -355,5 +355,5 @@ def test_numbers_that_are_not_finite_end_with_exit_code_1(run, capsys, monkeypat
 def test_a_learner_without_evaluation_says_so(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("toy.gin").write_text(TOY)
-    assert front_door.run(["toy.gin"], logdir="run") == 0
+    assert front_door.run(front_door.Command(["toy.gin"], logdir="run")) == 0
     assert "ToyLearner cannot be evaluated apart from its training" in mistake()

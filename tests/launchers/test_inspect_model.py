@@ -59,7 +59,7 @@ TABLES = {
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("runs")
     (folder / "tiny.gin").write_text(TINY)
-    assert front_door.run([str(folder / "tiny.gin")], logdir=str(folder / "run")) == 0
+    assert front_door.run(front_door.Command([str(folder / "tiny.gin")], logdir=str(folder / "run"))) == 0
     return folder / "run"
 
 

@@ -41,7 +41,9 @@ def bindings(settings):
 
 def train(kind, logdir, *changes, **settings):
     config, defaults = RUNS[kind]
-    return front_door.run([config], [*bindings({**defaults, **settings}), *changes], seed=5, logdir=str(logdir))
+    return front_door.run(
+        front_door.Command([config], [*bindings({**defaults, **settings}), *changes], seed=5, logdir=str(logdir))
+    )
 
 
 def rows(path):
@@ -233,7 +235,7 @@ def test_a_missing_meta_update_is_asked_for(tmp_path, monkeypatch):
         "MBMPOLearner.policy = @GaussianMLPPolicy()\nMBMPOLearner.ensemble = @DynamicsEnsemble()\n"
     )
     with pytest.raises(UserError, match=r"a value is required for MBMPOLearner\.meta_update") as caught:
-        front_door.run(["incomplete.gin"], logdir="run")
+        front_door.run(front_door.Command(["incomplete.gin"], logdir="run"))
     assert "\n" not in str(caught.value)
     assert os.listdir(tmp_path) == ["incomplete.gin"]
 

@@ -54,7 +54,12 @@ def test_a_stored_run_is_restored_and_evaluates_as_it_did(stored):
 
 def test_a_stored_run_goes_on(stored):
     _, folder = stored
-    assert front_door.run([str(folder / "operative_config.gin")], ["ITERATIONS = 3"], logdir=str(folder)) == 0
+    assert (
+        front_door.run(
+            front_door.Command([str(folder / "operative_config.gin")], ["ITERATIONS = 3"], logdir=str(folder))
+        )
+        == 0
+    )
     assert max(list_checkpoints(folder)) == 3
     assert len((folder / "progress.csv").read_text().splitlines()) == 4
 
@@ -109,7 +114,7 @@ def test_links_of_a_run_that_lead_out_are_not_followed_when_writing(tmp_path, mo
         shutil.move("run/checkpoints", "elsewhere/real")
         (tmp_path / "run" / folder).symlink_to(tmp_path / "elsewhere" / "real")
         with pytest.raises(UserError, match="leads out of the run's folder"):
-            front_door.run(["run/operative_config.gin"], ["ITERATIONS = 3"], logdir="run")
+            front_door.run(front_door.Command(["run/operative_config.gin"], ["ITERATIONS = 3"], logdir="run"))
         assert set(contents("elsewhere")) == {"real", "real/checkpoint_00000002.npz"}
         return
     (tmp_path / "run" / folder).symlink_to(tmp_path / "elsewhere")

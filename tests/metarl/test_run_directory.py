@@ -58,7 +58,7 @@ def test_unreadable_versions_do_not_stop_a_run(toy, content):
 def test_earlier_commands_stay_as_comments(toy):
     for iterations in (2, 2, 3, 4):
         flags = ["--gin_file=toy.gin", f"--gin_param=ITERATIONS={iterations}"]
-        assert front_door.run(["toy.gin"], [f"ITERATIONS = {iterations}"], None, "run", flags) == 0
+        assert front_door.run(front_door.Command(["toy.gin"], [f"ITERATIONS = {iterations}"], None, "run", flags)) == 0
     assert (toy / "run" / "flags.txt").read_text() == (
         "--gin_file=toy.gin\n--gin_param=ITERATIONS=4\n"
         "# command 1, replaced since:\n#   --gin_file=toy.gin\n#   --gin_param=ITERATIONS=2\n"
