@@ -1,5 +1,6 @@
 """The progress bar and the log lines above it, and what signals ask for."""
 
+import math
 import os
 import re
 import signal
@@ -14,6 +15,7 @@ from absl import logging
 from tqdm import tqdm
 
 _COUNT = re.compile(r"(\d+)/(\d+)")
+_ONE_REQUEST_SECONDS = 1.0
 
 
 class _AboveTheBar:
@@ -91,8 +93,32 @@ class StopNow(BaseException):
     """A signal that is not to be waited for. Not an Exception, so that nothing on the way swallows it."""
 
 
+class StopCounter:
+    """Counts how often a user asked to stop. Who signals a process and its group at once asked only once.
+
+    `timeout` does so, and so do schedulers that end every process of a job.
+
+    Attributes:
+        count: requests so far.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic):
+        self.count = 0
+        self._clock = clock
+        self._latest = -math.inf
+
+    def receive(self) -> bool:
+        """Takes one signal; returns whether it was a request of its own."""
+        now = self._clock()
+        if now - self._latest < _ONE_REQUEST_SECONDS:
+            return False
+        self._latest = now
+        self.count += 1
+        return True
+
+
 class Signals:
-    """While entered, the first SIGTERM or Ctrl-C is remembered and the second raises `StopNow`.
+    """While entered, the first SIGTERM or Ctrl-C is remembered and the second raises `StopNow`; see `StopCounter`.
 
     Attributes:
         received: the number of the first signal, or None.
@@ -102,6 +128,7 @@ class Signals:
     def __init__(self) -> None:
         self.received: int | None = None
         self.at_once = False
+        self._requests = StopCounter()
         self._before: dict[int, Any] = {}
 
     @property
@@ -120,9 +147,10 @@ class Signals:
             signal.signal(number, handler)
 
     def _receive(self, number: int, _: FrameType | None) -> None:
-        again = self.received is not None
+        if not self._requests.receive():
+            return
         self.received = number if self.received is None else self.received
-        if again or self.at_once:
+        if self._requests.count > 1 or self.at_once:
             raise StopNow
         # The handler may have interrupted a write to the buffered stderr, so it writes past the buffer.
         os.write(2, b"\nstopping after this meta-update (once more: at once, back to the last checkpoint)\n")

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
+from metarl.experiment.console import StopCounter
 from metarl.experiment.errors import UserError
 from metarl.experiment.run_directory import RunDirectory
 from metarl.experiment.sweeps import (
@@ -88,9 +89,14 @@ class _StopRequests:
     """While entered, counts SIGTERM, Ctrl-C and a closed terminal instead of letting them end the process."""
 
     def __init__(self) -> None:
-        self.count = 0
         self.number = signal.SIGTERM
+        self._requests = StopCounter()
         self._before: dict[int, Any] = {}
+
+    @property
+    def count(self) -> int:
+        """How often stopping was asked for."""
+        return self._requests.count
 
     def __enter__(self) -> "_StopRequests":
         if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
@@ -104,7 +110,8 @@ class _StopRequests:
             signal.signal(number, handler)
 
     def _receive(self, number: int, _: FrameType | None) -> None:
-        self.count += 1
+        if not self._requests.receive():
+            return
         self.number = signal.Signals(number)
         told = {
             1: b"\nstopping every run after its meta-update (once more: at once, back to the last checkpoint)\n",

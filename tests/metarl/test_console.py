@@ -1,6 +1,6 @@
-"""The time left in a phase that counts."""
+"""The time left in a phase that counts, and what counts as one request to stop."""
 
-from metarl.experiment.console import PhaseClock
+from metarl.experiment.console import PhaseClock, StopCounter
 
 
 class Time:
@@ -42,3 +42,14 @@ def test_the_same_phase_in_the_next_iteration_begins_anew():
     clock.time_left("meta-step 2/2")
     time.now += 50.0
     assert clock.time_left("meta-step 1/2") == ""
+
+
+def test_signals_within_a_second_are_one_request():
+    time = Time()
+    requests = StopCounter(time)
+    assert requests.receive()
+    time.now += 0.9
+    assert not requests.receive()
+    time.now += 0.2  # measured from the first
+    assert requests.receive()
+    assert requests.count == 2

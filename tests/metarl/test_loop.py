@@ -13,6 +13,7 @@ import tensorflow as tf
 import toy_learner
 from experiment_tools import TOY, assert_same_run, contents, final_state, mistake, rows, run
 
+from metarl.experiment import console
 from metarl.experiment.checkpoints import CheckpointStore, list_checkpoints
 from metarl.experiment.learner import NonFiniteError
 from metarl.experiment.metrics import CsvWriter, TensorBoardWriter, aligned
@@ -331,10 +332,26 @@ def test_a_second_signal_stops_at_once_and_costs_no_more_than_an_interval(toy, m
 
     with monkeypatch.context() as patch:
         patch.setattr(toy_learner.ToyLearner, "run_iteration", interrupted_twice)
+        patch.setattr(console, "_ONE_REQUEST_SECONDS", 0.0)
         assert run() == 128 + signal.SIGINT
     assert signal.getsignal(signal.SIGINT) is before
     assert run() == 0
     assert_same_run("run", "undisturbed")
+
+
+def test_a_process_and_its_group_signalled_at_once_are_one_request(toy, monkeypatch, caplog):
+    original = toy_learner.ToyLearner.run_iteration
+
+    def interrupted_twice(self, report):
+        if self.iteration == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGINT)  # another number, so that the system does not join them
+        return original(self, report)
+
+    monkeypatch.setattr(toy_learner.ToyLearner, "run_iteration", interrupted_twice)
+    with caplog.at_level("WARNING", "absl"):
+        assert run() == 128 + signal.SIGTERM
+    assert "stopped; the same command goes on after meta-update 4" in caplog.text
 
 
 def test_a_signal_during_the_final_table_stops_at_once(toy, monkeypatch):

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from configs import sweep_lines as independent
-from metarl.experiment import sweep_command, sweep_lines, sweep_runner, sweeps
+from metarl.experiment import console, sweep_command, sweep_lines, sweep_runner, sweeps
 from metarl.experiment.errors import UserError
 from metarl.experiment.run_directory import RunDirectory
 from metarl.experiment.sweep_command import Request
@@ -406,7 +406,8 @@ def test_runs_that_a_killed_sweep_left_at_work_are_waited_for(study, capsys):
     assert capsys.readouterr().err.count(f"waiting    RATE=1 seed=7  is being trained by process {os.getpid()} on") == 1
 
 
-def test_the_third_signal_kills(study):
+def test_the_third_signal_kills(study, monkeypatch):
+    monkeypatch.setattr(console, "_ONE_REQUEST_SECONDS", 0.0)
     index = sweep_command.make_index(Request(("study.gin",), sweeps=("RATE=[1, 2]",), logdir="s"))
     received = []
 
