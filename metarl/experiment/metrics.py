@@ -81,37 +81,43 @@ class CsvWriter:
     def write(self, iteration: int, metrics: Metrics, figures: Mapping[str, Figure]) -> None:
         """Appends a row.
 
-        A run that an older version began may lack columns that are measured now: its rows get empty cells there.
+        A run that another version began may have other columns: the file gets cells for those that are measured only
+        now, empty in the older rows, and keeps those that no longer are, empty from here on.
 
         Raises:
-            UserError: the file has columns that are not measured; it was written by another version.
+            UserError: the metrics are others than in the row before.
         """
         columns = ["iteration", *metrics]
-        if self._file is None and self._columns is not None and set(self._columns) < set(columns):
-            self._widen(columns)
-        if self._columns is not None and self._columns != columns:
-            odd = sorted(set(columns) ^ set(self._columns)) or columns
-            raise UserError(f"{self._path} has other columns than the metrics measured now: {', '.join(odd)}")
         if self._file is None:
+            if self._columns is not None and self._columns != columns:
+                self._take_over(columns)
             self._file = self._path.open("a", newline="", encoding="utf-8")
         if self._columns is None:
             self._columns = columns
             csv.writer(self._file, lineterminator="\n").writerow(columns)
-        row = [iteration, *("" if value is None else plain_number(value) for value in metrics.values())]
-        csv.writer(self._file, lineterminator="\n").writerow(row)
+        if self._columns[: len(columns)] != columns:
+            odd = sorted(set(columns) ^ set(self._columns)) or columns
+            raise UserError(f"{self._path} has other columns than the metrics measured now: {', '.join(odd)}")
+        cells = [iteration, *("" if value is None else plain_number(value) for value in metrics.values())]
+        cells += [""] * (len(self._columns) - len(columns))
+        csv.writer(self._file, lineterminator="\n").writerow(cells)
         self._file.flush()
 
-    def _widen(self, columns: list[str]) -> None:
-        """Writes the file anew with more columns."""
+    def _take_over(self, columns: list[str]) -> None:
+        """Writes the file anew with these columns, then those that only its rows have."""
         with self._path.open(newline="", encoding="utf-8") as file:
             rows = list(csv.DictReader(file))
+        before = self._columns or []
+        self._columns = [*columns, *(name for name in before if name not in columns)]
+        if self._columns == before:
+            return
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+        writer = csv.DictWriter(text, self._columns, restval="", lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
         write_atomically(self._path, text.getvalue())
-        logging.info("%s gets %d new columns", self._path, len(columns) - len(self._columns or ()))
-        self._columns = columns
+        new, old = len(set(columns) - set(before)), len(set(before) - set(columns))
+        logging.info("%s gets %d new columns, %d are no longer measured", self._path, new, old)
 
     def sync(self) -> None:
         """Makes the rows durable."""

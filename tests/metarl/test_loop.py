@@ -15,6 +15,7 @@ from experiment_tools import TOY, assert_same_run, contents, final_state, mistak
 
 from metarl.experiment import console
 from metarl.experiment.checkpoints import CheckpointStore, list_checkpoints
+from metarl.experiment.errors import UserError
 from metarl.experiment.learner import NonFiniteError
 from metarl.experiment.metrics import CsvWriter, TensorBoardWriter, aligned
 
@@ -369,11 +370,27 @@ def test_a_signal_during_the_final_table_stops_at_once(toy, monkeypatch):
     assert (toy / "run" / "final.csv").exists()
 
 
-def test_changed_columns_are_one_line(toy):
+def test_columns_of_another_version_stay_and_the_run_goes_on(toy):
     run("ITERATIONS = 5")
-    path = toy / "run" / "progress.csv"
+    path, whole = toy / "run" / "progress.csv", rows()
     path.write_text(path.read_text().replace("train/steps", "train/other"))
-    assert "other columns than the metrics measured now: train/other, train/steps" in mistake()
+    for iterations in (6, 7):  # the second time nothing is left to change
+        assert run(f"ITERATIONS = {iterations}") == 0
+    after = rows()
+    assert list(after[0]) == [*whole[0], "train/other"]
+    assert [row["train/other"] for row in after] == [*(row["train/steps"] for row in whole), "", ""]
+    assert [row["train/steps"] for row in after] == [*[""] * 5, "600", "700"]
+    assert [row["iteration"] for row in after] == list("1234567")
+
+
+def test_metrics_that_change_on_the_way_are_one_line(tmp_path):
+    writer = CsvWriter(tmp_path / "progress.csv")
+    writer.rewind(0)
+    writer.write(1, {"a": 1.0, "b": 2.0}, {})
+    with pytest.raises(UserError, match="other columns than the metrics measured now: b, c"):
+        writer.write(2, {"a": 1.0, "c": 2.0}, {})
+    with pytest.raises(UserError, match="measured now: b"):
+        writer.write(2, {"a": 1.0}, {})
 
 
 def test_a_run_without_newer_columns_goes_on(toy):
