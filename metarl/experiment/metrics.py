@@ -47,7 +47,8 @@ class CsvWriter:
 
     def __init__(self, path: Path):
         self._path = path
-        self._columns: list[str] | None = None
+        self._columns: list[str] | None = None  # of the file; those measured in this session come first
+        self._num_measured = 0
         self._file: Any = None
 
     def rewind(self, iteration: int) -> None:
@@ -92,11 +93,13 @@ class CsvWriter:
             if self._columns is not None and self._columns != columns:
                 self._take_over(columns)
             self._file = self._path.open("a", newline="", encoding="utf-8")
+            self._num_measured = len(columns)
         if self._columns is None:
             self._columns = columns
             csv.writer(self._file, lineterminator="\n").writerow(columns)
-        if self._columns[: len(columns)] != columns:
-            odd = sorted(set(columns) ^ set(self._columns)) or columns
+        measured = self._columns[: self._num_measured]
+        if measured != columns:
+            odd = sorted(set(columns) ^ set(measured)) or columns
             raise UserError(f"{self._path} has other columns than the metrics measured now: {', '.join(odd)}")
         cells = [iteration, *("" if value is None else plain_number(value) for value in metrics.values())]
         cells += [""] * (len(self._columns) - len(columns))
