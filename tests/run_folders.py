@@ -46,3 +46,11 @@ def make(folder, rows, *, method="TESP", seed=1, inner_lr=0.001, family="HalfChe
                 writer.writerows(table)
                 file.write(torn if name == "progress.csv" else "")
     return folder
+
+
+def progress(returns, steps=100, name="return", column="env_steps/total", **more):
+    """Rows with a return per iteration and evenly growing steps."""
+    return [
+        {"iteration": i, name: value, column: i * steps, **{key: values[i - 1] for key, values in more.items()}}
+        for i, value in enumerate(returns, 1)
+    ]

@@ -1,21 +1,15 @@
+"""Runs found and grouped, any column against any other, and the files that are written."""
+
 import csv
 import time
 
 import numpy as np
 import pytest
-from run_folders import make
+from run_folders import make, progress
 
 from metarl.experiment.errors import UserError
-from metarl.reporting import figures, intervals, layouts, plot_command, runs
+from metarl.reporting import figures, layouts, plot_command, runs
 from metarl.reporting.plot_command import Request
-
-
-def progress(returns, steps=100, name="return", column="env_steps/total", **more):
-    """Rows with a return per iteration and evenly growing steps."""
-    return [
-        {"iteration": i, name: value, column: i * steps, **{key: values[i - 1] for key, values in more.items()}}
-        for i, value in enumerate(returns, 1)
-    ]
 
 
 def one_panel(path, x="iteration", y="return", group_by=("method",), points=200):
@@ -26,75 +20,6 @@ def one_panel(path, x="iteration", y="return", group_by=("method",), points=200)
 def table(path):
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
-
-
-@pytest.mark.parametrize(
-    ("values", "expected"),
-    [
-        ([3.0], 3.0),
-        ([1.0, 3.0], 2.0),
-        ([0.0, 10.0, 100.0], (0.25 * 0 + 10 + 0.25 * 100) / 1.5),
-        ([4.0, 1.0, 1000.0, 2.0], 3.0),
-        ([8.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 1000.0], (3 + 4 + 5 + 6) / 4),
-    ],
-)
-def test_interquartile_mean_by_hand(values, expected):
-    found = intervals.interquartile_mean(np.array(values)[:, None])
-    np.testing.assert_allclose(found, [expected], rtol=1e-14)
-
-
-def test_bootstrap_against_a_naive_loop_over_resampled_runs():
-    rng = np.random.default_rng(3)
-    values, strata = rng.normal(size=(7, 5)) ** 3, np.array([0, 1, 0, 1, 1, 1, 1])
-    means, iqms = intervals.bootstrap(values, strata, resamples=40, seed=11)
-    draws = np.random.default_rng(11)
-    first = draws.multinomial(2, [1 / 2] * 2, 40)
-    second = draws.multinomial(5, [1 / 5] * 5, 40)
-    for b in range(40):
-        resampled = []
-        for members, times in (((0, 2), first[b]), ((1, 3, 4, 5, 6), second[b])):
-            for member, repeats in zip(members, times, strict=True):
-                resampled += [values[member]] * repeats
-        assert len(resampled) == 7
-        np.testing.assert_allclose(means[b], np.mean(resampled, axis=0), rtol=1e-12)
-        np.testing.assert_allclose(iqms[b], intervals.interquartile_mean(np.array(resampled)), rtol=1e-12)
-
-
-def test_the_interval_of_the_mean_is_as_wide_as_theory_says():
-    values = np.random.default_rng(0).normal(2.0, 3.0, size=(400, 6))
-    summary = intervals.summarise(values, np.zeros(400))
-    expected = 2 * 1.96 * values.std(axis=0) / 20
-    np.testing.assert_allclose(summary.mean_high - summary.mean_low, expected, rtol=0.12)
-    assert (summary.mean_low < summary.mean).all()
-    assert (summary.mean < summary.mean_high).all()
-
-
-def test_strata_keep_the_difference_of_configurations_out_of_the_interval():
-    values = np.array([[0.0], [0.1], [100.0], [100.1]])
-    apart = intervals.summarise(values, np.array([0, 0, 1, 1]))
-    mixed = intervals.summarise(values, np.zeros(4))
-    assert apart.mean_high - apart.mean_low < 0.11
-    assert mixed.mean_high - mixed.mean_low > 50
-
-
-def test_points_where_runs_are_missing_are_summarised_over_the_others():
-    values = np.array([[1.0, 2.0, np.nan], [3.0, np.nan, np.nan], [8.0, 4.0, np.nan]])
-    summary = intervals.summarise(values, np.zeros(3))
-    np.testing.assert_array_equal(summary.runs, [3, 2, 0])
-    np.testing.assert_allclose(summary.mean, [4.0, 3.0, np.nan])
-    np.testing.assert_allclose(summary.std[:2], [np.sqrt((9 + 1 + 16) / 3), 1.0])
-    assert np.isnan(intervals.summarise(values[:1], np.zeros(1)).mean_low).all()
-
-
-def test_align_by_lines_between_a_runs_own_points_and_no_further():
-    nan = np.nan
-    long = np.array([0.0, 10.0, 20.0, 30.0]), np.array([0.0, 1.0, nan, 3.0])
-    short = np.array([5.0, 10.0, 10.0]), np.array([7.0, 0.0, 9.0])
-    grid, values = intervals.align([long, short], 100)
-    np.testing.assert_array_equal(grid, [0, 5, 10, 30])
-    np.testing.assert_allclose(values, [[0, 0.5, 1, 3], [nan, 7, 9, nan]])
-    grid, _ = intervals.align([(np.arange(1000.0), np.arange(1000.0))], 5)
-    np.testing.assert_array_equal(grid, [0, 250, 500, 749, 999])
 
 
 def test_runs_are_found_in_sweeps_and_globs_each_once(tmp_path):
@@ -221,99 +146,6 @@ def test_a_column_that_is_nowhere_is_named_with_the_nearest(tmp_path, x, y, mess
         plot_command.run(Request((str(tmp_path),), x=x, y=(y,), output=str(tmp_path / "plots")))
     assert str(caught.value) == message
     assert not (tmp_path / "plots").exists()
-
-
-def mbmpo_runs(tmp_path):
-    counted = {"column": "env_steps/counted"}
-    for seed, shift in ((1, 0.0), (2, 2.0)):
-        rows = progress([10 + shift, 20 + shift, None], 4000, "pre_update/return", **counted)
-        for row in rows:
-            row["real/return"] = -1.0  # the first existing column is drawn, not this one
-        rows += [row | {"iteration": 4, "pre_update/return": 99.0, "env_steps/counted": 500_000} for row in rows[:1]]
-        make(tmp_path / "ours" / str(seed), rows, method="MBMPO", seed=seed)
-    make(
-        tmp_path / "no_adaptation", progress([0.0], 4000, "pre_update/return", **counted), method="MBMPO", inner_lr=0.0
-    )
-    make(tmp_path / "metrpo", progress([5.0, 6.0], 4000, "real/return", **counted), method="METRPO")
-    for seed in (1, 2):
-        rows = progress([1.0 * seed, 3.0 * seed, 5.0], 9_990 + seed, "real/return")
-        make(tmp_path / "trpo" / str(seed), rows, method="TRPO", seed=seed)
-
-
-def test_mbmpo_curves_follow_section_9_7(tmp_path):
-    mbmpo_runs(tmp_path)
-    based, free = layouts.mbmpo(runs.find([str(tmp_path)]), ["method"])
-    [panel] = based.panels
-    ours, metrpo = panel.curves
-    assert (ours.label, ours.num_runs, metrpo.label) == ("MB-MPO", 2, "ME-TRPO")
-    np.testing.assert_array_equal(ours.x, [2000, 6000])  # half the gap of 4,000 to the left; 500,000 is past the end
-    np.testing.assert_allclose(ours.summary.mean, [11, 21])
-    np.testing.assert_allclose(ours.summary.std, [1, 1])  # of the population
-    np.testing.assert_array_equal(metrpo.x, [4000, 8000])
-    assert not panel.log_x
-    assert based.band == free.band == "std"
-    [panel] = free.panels
-    assert panel.log_x
-    curves = {curve.label: curve for curve in panel.curves}
-    # steps 9,991 and 9,992, 19,982 and 19,984, 29,973 and 29,976: 0 has no place on a logarithmic axis
-    np.testing.assert_array_equal(curves["TRPO"].x, [10_000, 20_000])
-    np.testing.assert_array_equal(curves["TRPO"].summary.runs, [2, 2])
-    np.testing.assert_allclose(curves["TRPO"].summary.mean, [4.5, 5])
-    assert panel.reference_lines == {"MB-MPO": 99.0, "ME-TRPO": 6.0}
-    assert figures.draw(free).axes[0].get_xscale() == "log"
-
-
-def test_an_environment_without_the_papers_step_size_is_drawn_all_the_same(tmp_path):
-    mbmpo_runs(tmp_path)
-    other = progress([1.0], 4000, "pre_update/return", column="env_steps/counted")
-    make(tmp_path / "point", other, method="MBMPO", inner_lr=0.05, family="Point2D")
-    based, _ = layouts.mbmpo(runs.find([str(tmp_path)]), ["method"])
-    assert [(panel.title, panel.curves[0].num_runs) for panel in based.panels] == [("HalfCheetah", 2), ("Point2D", 1)]
-
-
-def test_mbmpo_curves_by_inner_step_size_leave_nothing_out(tmp_path):
-    mbmpo_runs(tmp_path)
-    found = [run for run in runs.find([str(tmp_path)]) if run.method == "MB-MPO"]
-    [plan] = layouts.mbmpo(found, ["INNER_LR"])
-    assert plan.labels() == ["INNER_LR = 0.0", "INNER_LR = 0.001"]
-
-
-def tesp_rows(validated, offset):
-    """Validation after 0 .. 2 fast-updates in the given meta-updates of 4."""
-    rows = []
-    for i in range(1, 5):
-        row = {"iteration": i}
-        for number, name in enumerate(("train", "test_1", "test_2")):
-            for k in range(3):
-                row[f"validation_{name}/return_{k}"] = 100 * number + 10 * i + k + offset if i in validated else None
-        rows.append(row)
-    return rows
-
-
-def test_tesp_figures_show_the_goal_sets_and_the_last_validation(tmp_path):
-    make(tmp_path / "1", tesp_rows((2, 4), 0.0), seed=1)
-    make(tmp_path / "2", tesp_rows((2,), 2.0), seed=2)
-    updates, fast = layouts.tesp(runs.find([str(tmp_path)]), ["method"], 200)
-    assert [panel.title for panel in updates.panels] == ["HalfCheetah, D", "HalfCheetah, D′", "HalfCheetah, D″"]
-    for number, panel in enumerate(updates.panels):
-        [curve] = panel.curves
-        np.testing.assert_array_equal(curve.x, [2, 4])
-        np.testing.assert_allclose(curve.summary.mean, [100 * number + 20 + 2 + 1, 100 * number + 40 + 2])
-        np.testing.assert_array_equal(curve.summary.runs, [2, 1])
-    [curve] = fast.panels[1].curves
-    np.testing.assert_array_equal(curve.x, [0, 1, 2])
-    np.testing.assert_allclose(curve.summary.mean, [(140 + 122) / 2 + k for k in range(3)])
-
-
-def test_tesp_figures_of_a_run_without_validation_take_the_table_at_its_end(tmp_path):
-    final = [{"goal_set": "test_1", "fast_update_0": -3.0, "fast_update_1": -1.0}]
-    make(tmp_path / "1", progress([1.0]), final=final)
-    [fast] = layouts.tesp(runs.find([str(tmp_path)]), ["method"], 200)
-    assert [panel.title for panel in fast.panels] == ["HalfCheetah, D′"]
-    np.testing.assert_array_equal(fast.panels[0].curves[0].summary.mean, [-3, -1])
-    make(tmp_path / "other" / "2", progress([1.0]))
-    with pytest.raises(UserError, match="--layout=tesp: no run has"):
-        layouts.tesp(runs.find([str(tmp_path / "other")]), ["method"], 200)
 
 
 def test_files_hold_what_is_drawn_and_are_not_replaced_unasked(tmp_path):
