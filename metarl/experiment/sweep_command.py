@@ -4,9 +4,10 @@ import contextlib
 from pathlib import Path
 from typing import NamedTuple
 
-from metarl.experiment import project, sweep_check, sweep_lines, sweep_runner, sweeps
+from metarl.experiment import project, sweep_check, sweep_lines, sweep_processes, sweep_runner, sweeps
 from metarl.experiment.errors import UserError
 from metarl.experiment.gin_bindings import MACRO, Key
+from metarl.experiment.sweep_index import SweepIndex
 from metarl.experiment.sweep_ray import RayLauncher
 
 _HEADER = "header"
@@ -36,7 +37,7 @@ class Request(NamedTuple):
     ray_address: str | None = None
 
 
-def make_index(request: Request) -> sweeps.SweepIndex:
+def make_index(request: Request) -> SweepIndex:
     """Returns the runs and what is known of them; only reads.
 
     Raises:
@@ -64,7 +65,7 @@ def make_index(request: Request) -> sweeps.SweepIndex:
     root = (
         Path(request.logdir) if request.logdir else sweeps.default_folder(request.gin_files, request.gin_params, axes)
     )
-    return sweeps.SweepIndex(root, request.gin_files, request.gin_params, sweeps.plan(axes, seeds))
+    return SweepIndex(root, request.gin_files, request.gin_params, sweeps.plan(axes, seeds))
 
 
 def dry_run(request: Request) -> str:
@@ -79,9 +80,9 @@ def run(request: Request) -> int:
         UserError: one line that names the mistake, before any run.
     """
     index = make_index(request)
-    launcher: sweep_runner.Launcher
+    launcher: sweep_processes.Launcher
     if request.ray_address is None:
-        launcher, jobs = sweep_runner.LocalLauncher(), request.jobs or 1
+        launcher, jobs = sweep_processes.LocalLauncher(), request.jobs or 1
     else:
         launcher, jobs = RayLauncher(request.ray_address), request.jobs or len(index.runs)
     with contextlib.ExitStack() as mistaken:

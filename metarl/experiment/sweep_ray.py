@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from metarl.experiment.errors import UserError
-from metarl.experiment.sweep_runner import Process
+from metarl.experiment.sweep_processes import Process
 from metarl.scaling import ray_cluster
 
 _LOST = 255  # the exit code of a run whose machine is gone

@@ -4,85 +4,26 @@ import contextlib
 import datetime
 import os
 import signal
-import subprocess
 import sys
 import threading
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol
+from typing import Any
 
 from tqdm import tqdm
 
 from metarl.experiment.console import StopCounter
 from metarl.experiment.errors import UserError
 from metarl.experiment.run_directory import RunDirectory
-from metarl.experiment.sweeps import (
-    FAILED,
-    FINISHED,
-    INTERRUPTED,
-    LOGS,
-    RUNNING,
-    STATE_FILE,
-    SweepIndex,
-    SweepRun,
-    last_line,
-)
+from metarl.experiment.sweep_index import LOGS, STATE_FILE, SweepIndex, last_line
+from metarl.experiment.sweep_processes import Launcher, Process
+from metarl.experiment.sweeps import FAILED, FINISHED, INTERRUPTED, RUNNING, SweepRun
 
 SUCCESS, SOME_FAILED = 0, 1
 _STOPPED_BY_SIGNAL = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _TICK = 0.05  # seconds between two looks at the processes
-
-
-class Process(Protocol):
-    """A run's process, wherever it is."""
-
-    def poll(self) -> int | None:
-        """Returns the exit code, negative for a signal that ended it; None while it runs."""
-
-    def signal(self, number: int) -> None:
-        """Sends a signal."""
-
-
-class Launcher(Protocol):
-    """Starts processes; `LocalLauncher` here, or a Ray cluster."""
-
-    def start(self, command: Sequence[str], log: Path) -> Process:
-        """Starts a command whose words go to the end of `log`; raises OSError if it cannot."""
-
-    def close(self) -> None:
-        """Gives back what was held."""
-
-
-class LocalLauncher:
-    """Starts processes on this machine.
-
-    Each is a session of its own, so that a Ctrl-C on the terminal reaches only the sweep, which passes it on once.
-    """
-
-    def start(self, command: Sequence[str], log: Path) -> Process:
-        """Starts a command; raises OSError if it cannot."""
-        with log.open("ab") as file:
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True
-            )
-        return _LocalProcess(process)
-
-    def close(self) -> None:
-        """Holds nothing."""
-
-
-class _LocalProcess:
-    def __init__(self, process: subprocess.Popen):
-        self._process = process
-
-    def poll(self) -> int | None:
-        return self._process.poll()
-
-    def signal(self, number: int) -> None:
-        self._process.send_signal(number)
 
 
 class _StopRequests:

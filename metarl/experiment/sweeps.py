@@ -1,14 +1,5 @@
-"""Which runs a sweep consists of, and what is known of each: planned here, run by `sweep_runner`.
+"""Which runs a sweep consists of: planned here, known by `sweep_index`, run by `sweep_runner`."""
 
-A sweep's folder:
-
-sweep.json              the configuration and every run's state; what a resume reads
-index.csv               the same as a table, for eyes and other programs
-<values>-<hash>/seed_n  one run
-logs/                   what each run's process said
-"""
-
-import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -24,12 +15,10 @@ from gin import config_parser
 from metarl.experiment import gin_bindings, project
 from metarl.experiment.errors import UserError, did_you_mean
 from metarl.experiment.gin_bindings import MACRO, Key
-from metarl.experiment.run_directory import RunDirectory, csv_text, default_path
+from metarl.experiment.run_directory import default_path
 from metarl.experiment.sweep_lines import Axis
 
-STATE_FILE, INDEX_FILE, LOGS = "sweep.json", "index.csv", "logs"
 PENDING, RUNNING, FINISHED, FAILED, INTERRUPTED = "pending", "running", "finished", "failed", "interrupted"
-_FORMAT = 1
 _LONGEST_LABEL = 80
 _LENGTHENS = re.compile(r"\s*ITERATIONS\s*=")
 
@@ -170,105 +159,3 @@ def default_folder(gin_files: Sequence[str], gin_params: Sequence[str], axes: Se
     digest = hashlib.sha256(json.dumps([list(gin_files), fixed, sorted(names)]).encode()).hexdigest()[:8]
     readable = re.sub(r"[^A-Za-z0-9]+", "_", "_".join(names) or "seeds").strip("_")[:40].strip("_")
     return default_path(gin_files, None) / f"sweep_{readable}_{digest}"
-
-
-class SweepIndex:
-    """What is known of a sweep's runs, kept in its folder.
-
-    Args:
-        root: of the sweep; need not exist.
-        gin_files: of the runs.
-        gin_params: of the runs, besides the swept values.
-        planned: the runs wanted. Others that the folder knows stay in its index untouched.
-
-    Raises:
-        UserError: the folder is no sweep's, or another sweep's.
-    """
-
-    def __init__(self, root: Path, gin_files: Sequence[str], gin_params: Sequence[str], planned: Sequence[SweepRun]):
-        self.directory = RunDirectory(root)
-        self.root = root
-        self._base: dict[str, Any] = {"gin_files": list(gin_files), "gin_params": list(gin_params)}
-        self._planned = list(planned)
-        self.runs: list[SweepRun] = []
-        self.load()
-
-    def load(self) -> None:
-        """Reads the folder; a run that a killed sweep left running is an interrupted one. Writes nothing."""
-        stored = self._read()
-        for run in stored:
-            gone = run.state == FINISHED and not (self.run_path(run) / "operative_config.gin").is_file()
-            if gone or run.state == RUNNING:
-                run.state = INTERRUPTED if run.state == RUNNING else PENDING
-        known = {run.folder: run for run in stored}
-        self.runs = [known.get(run.folder, run) for run in self._planned]
-        wanted = {run.folder for run in self._planned}
-        self._others = [run for run in stored if run.folder not in wanted]
-        for run in self.runs:
-            self.run_path(run)  # raises if a symbolic link leads out of the sweep
-
-    def _read(self) -> list[SweepRun]:
-        path = self.root / STATE_FILE
-        try:
-            if not self.root.is_dir():
-                if self.root.exists():
-                    raise UserError(f"cannot use --logdir {self.root}: it is not a folder")
-                return []
-            names = {entry.name for entry in self.root.iterdir()} - {"lock"}
-            if not names:
-                return []
-            if STATE_FILE not in names:
-                what = ", ".join(sorted(names)[:3])
-                raise UserError(f"{self.root} is not empty and not a sweep (it holds {what}); choose another --logdir")
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            runs = [
-                SweepRun(**{**run, "folder": str(run["folder"]), "values": dict(run["values"])})
-                for run in stored["runs"]
-            ]
-            base = {name: stored[name] for name in self._base}
-        except OSError as error:
-            raise UserError(f"cannot use --logdir {self.root}: {error.strerror}") from error
-        except (ValueError, KeyError, TypeError) as error:
-            raise UserError(f"{path} cannot be read; bring it back or choose another --logdir") from error
-        self._check_same(base, runs)
-        return runs
-
-    def _check_same(self, stored: dict[str, Any], runs: list[SweepRun]) -> None:
-        for name, flag in (("gin_files", "--gin_file"), ("gin_params", "--gin_param")):
-            there = [text for text in stored[name] if not _LENGTHENS.match(text)]
-            here = [text for text in self._base[name] if not _LENGTHENS.match(text)]
-            if there != here:
-                raise UserError(
-                    f"{self.root} holds a sweep with {flag} {', '.join(there) or 'absent'}, "
-                    f"not {', '.join(here) or 'absent'}; choose another --logdir"
-                )
-        if stored != self._base:  # another number of ITERATIONS: every run looks for itself whether it is complete
-            for run in runs:
-                run.state = PENDING
-
-    def run_path(self, run: SweepRun) -> Path:
-        """Returns a run's folder; raises UserError if it would lie outside the sweep's."""
-        return self.directory.path(*run.folder.split("/"))
-
-    def log_path(self, run: SweepRun) -> Path:
-        """Returns where what a run's process says is kept; raises UserError if that lay outside the sweep's folder."""
-        return self.directory.path(LOGS, run.folder.replace("/", "_") + ".log")
-
-    def write(self) -> None:
-        """Writes both files; each is replaced as a whole."""
-        everything = [*self.runs, *self._others]
-        content = {"format": _FORMAT, **self._base, "runs": [dataclasses.asdict(run) for run in everything]}
-        self.directory.write_text(STATE_FILE, json.dumps(content, indent=1) + "\n")
-        rows = []
-        for run in everything:
-            row = dataclasses.asdict(run)
-            rows.append({"run": row.pop("folder"), **row.pop("values"), **row})
-        self.directory.write_text(INDEX_FILE, csv_text(rows))
-
-
-def last_line(path: Path) -> str:
-    """Returns the last line of a log that says something."""
-    with contextlib.suppress(OSError):
-        lines = path.read_bytes()[-8192:].decode("utf-8", "replace").splitlines()
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")
-    return ""
