@@ -40,5 +40,9 @@ class Experiment:
 
     def may_change(self, key: Key) -> bool:
         """Tells whether a run may be resumed with another value of `key`: it changes no result."""
-        mine = key.selector == "metarl.Experiment" and key.parameter in _MAY_CHANGE_WHEN_RESUMED
-        return mine or key.owner in self.learner.changeable
+        return changes_no_result(key) or key.owner in self.learner.changeable
+
+
+def changes_no_result(key: Key) -> bool:
+    """Tells whether a binding is one of those that a run may be resumed with other values of, whatever it learns."""
+    return key.selector == "metarl.Experiment" and key.parameter in _MAY_CHANGE_WHEN_RESUMED

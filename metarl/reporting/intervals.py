@@ -1,5 +1,9 @@
 """Mean and interquartile mean over runs, with bootstrap intervals stratified by configuration.
 
+A stratum of one run would be in every resample exactly once and add nothing to an interval's width. So no stratum has
+one: configurations of a single run are one stratum together, and the only one of them joins the smallest other. An
+interval over such configurations is that of configurations drawn like runs; it errs on the wide side.
+
 Shapes: `n` runs, `X` points of a curve, `B` resamples.
 """
 
@@ -54,7 +58,7 @@ def bootstrap(
 
     Args:
         values: [n, X].
-        strata: [n], a label per run.
+        strata: [n], a label per run; those of one run are joined.
         resamples: B.
         seed: of the draws.
 
@@ -62,6 +66,7 @@ def bootstrap(
         The means [B, X] and the interquartile means [B, X].
     """
     n, X = values.shape
+    strata = _without_lone_runs(strata)
     rng = np.random.default_rng(seed)
     times = np.zeros((resamples, n))  # how often each run was drawn
     for stratum in np.unique(strata):
@@ -79,6 +84,15 @@ def bootstrap(
         weights = np.diff(upper, axis=1, prepend=n / 4)
         iqms[:, part] = np.einsum("bnx,nx->bx", weights, ordered[:, part]) / (n / 2)
     return means, iqms
+
+
+def _without_lone_runs(strata: np.ndarray) -> np.ndarray:
+    """Returns labels, [n], that several runs share each, unless there is only one run."""
+    _, which, sizes = np.unique(strata, return_inverse=True, return_counts=True)
+    lone, shared = sizes[which] == 1, np.flatnonzero(sizes > 1)
+    if lone.sum() == 1 and len(shared):
+        return np.where(lone, shared[np.argmin(sizes[shared])], which)
+    return np.where(lone, len(sizes), which)
 
 
 def summarise(values: np.ndarray, strata: np.ndarray, confidence: float = CONFIDENCE) -> Summary:

@@ -14,7 +14,9 @@ from absl import logging
 
 from metarl.experiment import gin_bindings
 from metarl.experiment.errors import UserError, did_you_mean
+from metarl.experiment.experiment import changes_no_result
 from metarl.experiment.gin_bindings import MACRO
+from metarl.experiment.gin_front_door import RUNTIME
 
 _CONFIG, _TABLE, _FINAL = "operative_config.gin", "progress.csv", "final.csv"
 _IDENTITY = re.compile(r"^(SEED|ITERATIONS) = .*\n", re.MULTILINE)
@@ -33,16 +35,16 @@ class Run:
     Attributes:
         path: the folder.
         columns: of its progress.csv.
-        configuration: a label that runs share which differ in nothing but seed and length.
+        configuration: a label that runs share which differ in nothing but seed, length, threads, and what any run may be
+            resumed with other values of. What only some learner lets change is not known without executing it.
         settings: the text of every macro and binding, and of 'method', 'family', 'seed' and 'folder'.
     """
 
     def __init__(self, path: Path):
         self.path = path
         text = (path / _CONFIG).read_text(encoding="utf-8", errors="replace")
-        self.configuration = _IDENTITY.sub("", text)
         try:
-            settings = _settings(self.configuration)
+            settings, self.configuration = _settings(_IDENTITY.sub("", text))
         except (SyntaxError, ValueError, StopIteration, tokenize.TokenError) as error:
             raise UserError(f"{path / _CONFIG} cannot be read: it is not valid gin") from error
         changed = {line.split(" = ")[0]: line.split(" = ", 1)[1].strip() for line in _lines(text)}
@@ -106,8 +108,12 @@ def _lines(text: str) -> list[str]:
 
 
 @functools.cache
-def _settings(text: str) -> dict[str, str]:
-    """Reads a configuration without its seed, so that the runs of one configuration are read once."""
+def _settings(text: str) -> tuple[dict[str, str], str]:
+    """Reads a configuration without its seed, so that the runs of one configuration are read once.
+
+    Returns:
+        The settings, and the configuration's label.
+    """
     bindings = gin_bindings.read(text)
     found: dict[str, str] = {key.scope: repr(value) for key, value in bindings.items() if key.selector == MACRO}
     resolved = gin_bindings.without_macros(bindings)
@@ -120,7 +126,9 @@ def _settings(text: str) -> dict[str, str]:
     method = short(found.get(f"{learner}.method", learner.removesuffix("Learner")))
     family = short(found.get(f"{learner}.family", "?"))
     family = short(found.get(f"{family}.family", family))  # what a wrapper such as FixedGoal wraps
-    return found | {"method": _NAMES.get(method, method), "family": family}
+    telling = {key: value for key, value in resolved.items() if key.selector != RUNTIME and not changes_no_result(key)}
+    label = "\n".join(f"{'/'.join(key)} = {telling[key]}" for key in sorted(telling))
+    return found | {"method": _NAMES.get(method, method), "family": family}, label
 
 
 def short(value: str) -> str:

@@ -73,3 +73,33 @@ def test_align_by_lines_between_a_runs_own_points_and_no_further():
     np.testing.assert_allclose(values, [[0, 0.5, 1, 3], [nan, 7, 9, nan]])
     grid, _ = intervals.align([(np.arange(1000.0), np.arange(1000.0))], 5)
     np.testing.assert_array_equal(grid, [0, 250, 500, 749, 999])
+
+
+def test_configurations_of_one_run_are_one_stratum_together():
+    """Such a run would be in every resample exactly once, and the interval as narrow as the runs are few."""
+    apart = intervals.summarise(np.array([[0.0], [100.0]]), np.array([0, 1]))
+    assert (apart.mean_low, apart.mean, apart.mean_high) == (0, 50, 100)
+    assert (apart.iqm_low, apart.iqm_high) == (0, 100)
+    values = np.array([[0.0], [0.1], [50.0], [100.0]])
+    some = intervals.summarise(values, np.array([5, 5, 3, 9]))
+    # per resample 0 to 0.1 of the first two, and 50 + 50, 50 + 100 or 100 + 100 of the others
+    np.testing.assert_allclose([some.mean_low, some.mean_high], [[(0 + 0 + 100) / 4], [(0.1 + 0.1 + 200) / 4]])
+
+
+@pytest.mark.parametrize("lone", [0, 1, 7])
+def test_a_configuration_of_one_run_beside_others_joins_the_smallest(lone):
+    """A seed that was resumed with another setting is not held fixed while the others vary."""
+    values = np.array([[1000.0], [1000.1], [1000.2], [0.0], [30.0], [10.0]])
+    strata = np.array([4, 4, 4, 2, 2, lone])
+    joined = intervals.summarise(values, strata)
+    expected = intervals.summarise(values, np.array([4, 4, 4, 2, 2, 2]))
+    np.testing.assert_array_equal(joined, expected)
+    only = intervals.summarise(values[3:], strata[3:])
+    np.testing.assert_array_equal(only, intervals.summarise(values[3:], np.zeros(3)))
+
+
+def test_strata_are_those_of_the_runs_that_have_a_value():
+    """Where one of two runs ends, the other is a configuration of one run from there on."""
+    values = np.array([[0.0, np.nan], [0.1, 3.0], [9.0, 9.0]])
+    summary = intervals.summarise(values, np.array([0, 0, 1]))
+    np.testing.assert_array_equal([summary.mean_low[1], summary.mean_high[1]], [3, 9])

@@ -50,6 +50,26 @@ def test_a_configuration_is_read_and_not_executed(tmp_path):
         runs.find([str(folder)])
 
 
+def append(folder, text):
+    config = folder / "operative_config.gin"
+    config.write_text(config.read_text() + text)
+
+
+def test_what_a_resume_may_change_and_threads_are_no_other_configuration(tmp_path):
+    usual = "Experiment.checkpoint_every = 10\nruntime.intra_op_threads = 0\n"
+    append(make(tmp_path / "1", progress([1.0])), usual)
+    append(make(tmp_path / "2", progress([1.0]), seed=2), usual.replace("10", "3"))
+    append(make(tmp_path / "3", progress([1.0]), seed=3), usual.replace("10", "%OFTEN") + "OFTEN = 7\n")
+    append(make(tmp_path / "4", progress([1.0]), seed=4), usual.replace("threads = 0", "threads = 1"))
+    append(make(tmp_path / "5", progress([1.0]), seed=5), usual + "metarl.Experiment.figure_every = 5\n")
+    found = runs.find([str(tmp_path)])
+    assert len({run.configuration for run in found}) == 1
+    assert [run.settings["Experiment.checkpoint_every"] for run in found] == ["10", "3", "7", "10", "10"]
+    append(tmp_path / "3", "TespLearner.num_goals = 5\n")
+    make(tmp_path / "6", progress([1.0]), seed=6, inner_lr=0.1)
+    assert len({run.configuration for run in runs.find([str(tmp_path)])}) == 3
+
+
 def test_a_row_that_is_being_written_is_left_out_and_a_word_is_a_mistake(tmp_path):
     make(tmp_path / "torn", progress([1.0, None, 3.0]), torn="4,4.0,40")
     make(tmp_path / "torn_number", progress([1.0, 2.0]), torn="3,4.")
