@@ -46,7 +46,7 @@ def joined(address: str, num_cpus: int | None = None) -> Iterator[Any]:
     try:
         import ray
     except ImportError as error:
-        raise UserError("Ray is not installed; pip install 'metarl-tf[ray]'") from error
+        raise UserError("Ray is not installed; pip install -c constraints.txt -e '.[ray]'") from error
     with _loopback_only() if address == "local" or _is_loopback(address) else contextlib.nullcontext():
         yield from _joined(ray, address, num_cpus)
 

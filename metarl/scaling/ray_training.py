@@ -51,6 +51,7 @@ def run(
         if actors is None:
             free = int(ray.available_resources().get("CPU", 0)) // threads
             actors = max(1, min(free, learner.num_units))
+            learner = sharded(learner, actors)  # only now it is known how many
         pool = RayPool(ray, config, split_sizes(learner.num_units, actors), timeout=worker_timeout, threads=threads)
         learner.use_pool(pool)
         return pool

@@ -163,7 +163,11 @@ def test_servers_of_a_local_cluster_listen_on_localhost_only(ray):
 
 def launch_toy(folder, *flags, **environment):
     (folder / "toy.gin").write_text(TOY_SHARDS)
-    command = [sys.executable, "-m", "launchers.ray_cluster", "--gin_file=toy.gin", "--logdir=run", *flags]
+    return launch(folder, "--gin_file=toy.gin", *flags, **environment)
+
+
+def launch(folder, *flags, **environment):
+    command = [sys.executable, "-m", "launchers.ray_cluster", "--logdir=run", *flags]
     return subprocess.run(
         command, cwd=folder, env=program_environment() | environment, capture_output=True, text=True, timeout=300
     )
@@ -175,6 +179,17 @@ def test_a_running_cluster_is_joined_and_left_alone(ray, tmp_path, undisturbed):
     assert all(" loop.py:" in line for line in done.stderr.splitlines()[:4]), done.stderr  # Ray itself says nothing
     assert [float(row["toy/return"]) for row in rows(tmp_path / "run")] == [one["toy/return"] for one in undisturbed[0]]
     assert len(ray.nodes()) == 1
+
+
+def test_a_number_of_actors_that_the_cluster_decides_is_checked_too(ray, pool, tmp_path):
+    """Four CPUs, two of them taken: two actors, and episodes that end early at different times."""
+    assert int(ray.available_resources()["CPU"]) == 2
+    address = ray.get_runtime_context().gcs_address
+    done = launch(tmp_path, "--gin_file=configs/maml_trpo_point_navigation.gin", f"--address={address}")
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("error: episodes of point_navigation end at different times")
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
