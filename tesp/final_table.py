@@ -43,7 +43,8 @@ class FinalTable:
         """One row per goal set.
 
         Columns: the set and its name in the paper; the number of goals; the return of doing nothing; the untrained
-        method's return after all fast-updates; the trained method's return after 0 .. K fast-updates.
+        method's return after all fast-updates; the trained method's return after 0 .. K fast-updates. With the
+        transition noise that validation has, if any (section 6.2).
         """
         if self.num_goals == 0:
             return []
@@ -64,6 +65,7 @@ class FinalTable:
                     seed=learner.seed,
                     iteration=learner.iteration,
                     phase=f"final/{name}",
+                    transition_noise=learner.validation.noise_for(name),
                     report=functools.partial(_report_as, report, f"final table, {label}"),
                 )
                 returns[label] = [reporting.pooled([episodes])["return"] for episodes in result.rounds]

@@ -15,7 +15,7 @@ _REWARD_PARTS = ("dist_reward", "reward_run")
 
 def statistics(info_keys: Sequence[str]) -> tuple[str, ...]:
     """What is reported of a round's episodes, for a family with `info_keys`: names of `pooled`'s result."""
-    return ("return", "length", *(name for name in _REWARD_PARTS if name in info_keys))
+    return ("return", "length", "episodes", *(name for name in _REWARD_PARTS if name in info_keys))
 
 
 def pooled(episodes: Sequence[Episodes]) -> dict[str, float]:
@@ -53,7 +53,7 @@ def adaptation_metrics(adaptations: Sequence[Adaptation]) -> Metrics:
         for k, values in enumerate(rounds):
             metrics[f"{statistic}/fast_update_{k}"] = values[statistic]
     ends = ("arrived", "unhealthy") if "arrived" in rounds[-1] else ("terminated",)
-    metrics |= {f"ends/{name}": rounds[-1][name] for name in (*ends, "episodes")}
+    metrics |= {f"ends/{name}": rounds[-1][name] for name in ends}
     losses = np.concatenate([shard.inner_loss for shard in adaptations], axis=1)
     norms = np.concatenate([shard.inner_grad_norm for shard in adaptations], axis=1)
     for k in range(len(losses)):

@@ -89,6 +89,17 @@ def test_final_table_leaves_the_state_alone():
     assert rows == learner.final_table(silent)
 
 
+def test_the_final_table_has_the_noise_of_the_validation():
+    """The training goals are without (section 6.2), so their rows agree and the others do not."""
+    quiet, noisy = (
+        make_learner(validation=Validation(frequency=0, noise_sigma=sigma)).final_table(silent) for sigma in (0.0, 0.3)
+    )
+    assert quiet[0] == noisy[0]
+    for name in ("fast_update_0", "fast_update_2", "untrained_post"):
+        assert [row[name] for row in quiet[1:]] != [row[name] for row in noisy[1:]], name
+    assert [row["do_nothing"] for row in quiet] == [row["do_nothing"] for row in noisy]
+
+
 def test_restore_names_what_differs():
     learner = make_learner()
     state = learner.state()
@@ -110,7 +121,7 @@ def test_every_function_is_traced_once():
     lengths = set()
     for _ in range(3):
         metrics = learner.run_iteration(silent)
-        lengths.add(metrics["ends/episodes"])
+        lengths.add(metrics["episodes/fast_update_2"])
     learner.final_table(silent)
     assert len(lengths) > 1
     compute = learner.shards[0].computation
