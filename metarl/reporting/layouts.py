@@ -37,7 +37,7 @@ def columns(found: Sequence[Run], x: str, y: Sequence[str], group_by: Sequence[s
         points: at most so many per curve.
 
     Raises:
-        UserError: no run has a column, or a group's name.
+        UserError: no run has a column.
     """
     rows = []
     for family, members in _families(found).items():

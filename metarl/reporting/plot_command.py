@@ -65,6 +65,7 @@ def run(request: Request) -> int:
     output = Path(request.output)
     require_writable(output)
     found = runs.where(runs.find(request.patterns), request.where)
+    runs.check_names(found, request.group_by, "--group_by")
     plans = _plans(request, found)
     paths = [output / f"{plan.name}{suffix}" for plan in plans for suffix in _SUFFIXES]
     there = next((path for path in paths if os.path.lexists(path)), None)

@@ -35,8 +35,8 @@ class Run:
     Attributes:
         path: the folder.
         columns: of its progress.csv.
-        configuration: a label that runs share which differ in nothing but seed, length, threads, and what any run may be
-            resumed with other values of. What only some learner lets change is not known without executing it.
+        configuration: a label that runs share which differ in nothing but seed, length, threads, and what any run may
+            be resumed with other values of. What only some learner lets change is not known without executing it.
         settings: the text of every macro and binding, and of 'method', 'family', 'seed' and 'folder'.
     """
 
@@ -179,17 +179,12 @@ def _runs_below(root: str) -> list[Path]:
     return found
 
 
-def setting(runs: Sequence[Run], name: str, asked_by: str) -> list[str | None]:
-    """Returns a macro's or binding's text for every run, None where it has none.
-
-    Raises:
-        UserError: no run has it; names the nearest that one has.
-    """
-    values = [run.settings.get(name) for run in runs]
-    if all(value is None for value in values):
-        known = dict.fromkeys(key for run in runs for key in run.settings)
-        raise UserError(f"{asked_by}: no run has a macro or binding {name!r}{did_you_mean(name, known)}")
-    return values
+def check_names(runs: Sequence[Run], names: Iterable[str], asked_by: str) -> None:
+    """Raises UserError for a macro or binding that no run has; names the nearest that one has."""
+    for name in names:
+        if not any(name in run.settings for run in runs):
+            known = dict.fromkeys(key for run in runs for key in run.settings)
+            raise UserError(f"{asked_by}: no run has a macro or binding {name!r}{did_you_mean(name, known)}")
 
 
 def where(runs: Sequence[Run], conditions: Iterable[str]) -> list[Run]:
@@ -200,14 +195,16 @@ def where(runs: Sequence[Run], conditions: Iterable[str]) -> list[Run]:
     """
     chosen = list(runs)
     for condition in conditions:
-        name, equals, wanted = condition.partition("=")
+        written, equals, wanted = condition.partition("=")
+        name = written.strip()
         if not equals:
             raise UserError(f"--where={condition!r} is not NAME=value")
-        values = setting(chosen, name.strip(), "--where")
+        check_names(runs, [name], "--where")
+        values = [run.settings.get(name) for run in chosen]
         left = [run for run, value in zip(chosen, values, strict=True) if value is not None and _same(value, wanted)]
         if not left:
-            have = ", ".join(sorted({short(value) for value in values if value is not None}))
-            raise UserError(f"--where={condition}: no run is so; {name.strip()} is {have}")
+            have = ", ".join(sorted({short(value) for value in values if value is not None})) or "not set"
+            raise UserError(f"--where={condition}: no run is so; {name} is {have}")
         chosen = left
     return chosen
 
@@ -225,15 +222,11 @@ def group(runs: Sequence[Run], names: Sequence[str]) -> dict[str, list[Run]]:
 
     Args:
         runs: to be grouped.
-        names: 'method', 'family', macros or bindings.
-
-    Raises:
-        UserError: no run has one of the names.
+        names: 'method', 'family', macros or bindings; a run without one of them has it as "none".
     """
-    columns = [setting(runs, name, "--group_by") for name in names]
     grouped: dict[tuple[str | None, ...], list[Run]] = {}
-    for run, values in zip(runs, zip(*columns, strict=True), strict=True):
-        grouped.setdefault(values, []).append(run)
+    for run in runs:
+        grouped.setdefault(tuple(run.settings.get(name) for name in names), []).append(run)
 
     def label(values: tuple[str | None, ...], shown: Callable[[str], str]) -> str:
         parts = []

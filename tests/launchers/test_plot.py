@@ -96,3 +96,21 @@ def test_runs_by_glob_with_flags_before_and_after_and_without_tensorflow(folder)
     assert not imported & {"tensorflow", "keras", "mujoco", "gymnasium"}
     assert "matplotlib.pyplot" not in done.stderr
     assert contents(folder / "runs") == before
+
+
+@pytest.mark.parametrize("layout", ["columns", "tesp", "mbmpo"])
+def test_a_setting_that_only_some_environments_have_groups_all(folder, layout):
+    column = {"columns": "return", "tesp": "validation_train/return_0", "mbmpo": "return"}[layout]
+    rows = [{"iteration": i, column: float(i), "env_steps/total": 10_000 * i} for i in (1, 2)]
+    make(folder / "mixed" / "1", rows, inner_lr=0.1)
+    make(folder / "mixed" / "2", rows, method="MBMPO", family="Point2D")
+    request = Request(("mixed",), group_by=("TESP.inner_lr",), layout=layout, output="out", name="grouped")
+    assert plot_command.run(request) == 0
+    [path, *_] = sorted((folder / "out").glob("*.csv"))
+    text = path.read_text()
+    assert "HalfCheetah" in text
+    assert "TESP.inner_lr = 0.1" in text
+    assert "Point2D" in text
+    assert "TESP.inner_lr = none" in text
+    with pytest.raises(UserError, match="--group_by: no run has a macro or binding 'TESP"):
+        plot_command.run(request._replace(group_by=("TESP.iner_lr",), name="wrong"))

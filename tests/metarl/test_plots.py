@@ -97,10 +97,13 @@ def test_groups_by_method_macro_and_binding_in_the_order_of_numbers(tmp_path):
     assert list(runs.group(found, ["TESP.inner_lr"]))[-1] == "TESP.inner_lr = none"
     assert next(iter(runs.group(found, ["method", "INNER_LR"]))) == "MAML, INNER_LR = 0.1"
     assert len(runs.where(found, ["INNER_LR=1e-1", "method=TESP"])) == 2
+    assert list(runs.group(found[:1], ["MAML.inner_lr"])) == ["MAML.inner_lr = none"]
     with pytest.raises(UserError, match=r"--group_by: no run has .* 'INER_LR'; did you mean 'INNER_LR'\?"):
-        runs.group(found, ["INER_LR"])
+        runs.check_names(found, ["method", "INER_LR"], "--group_by")
     with pytest.raises(UserError, match=r"--where=INNER_LR=3: no run is so; INNER_LR is 0.01, 0.1, 1e-05"):
         runs.where(found, ["INNER_LR=3"])
+    with pytest.raises(UserError, match=r"--where=TESP.inner_lr=0.1: no run is so; TESP.inner_lr is not set"):
+        runs.where(found, ["method=MAML", "TESP.inner_lr=0.1"])
     with pytest.raises(UserError, match="is not NAME=value"):
         runs.where(found, ["INNER_LR"])
 
