@@ -16,6 +16,7 @@ from metarl.scaling.supervised_pool import Traffic
 _TIMEOUT = 600.0
 _MANY = 64
 _MOST_SLOWER = 1.1
+_LEAST_OF_MODEL = 0.8  # of the measured seconds: a model that promises more is wrong
 
 
 class Experiment(NamedTuple):
@@ -124,7 +125,12 @@ def _experiment(name: str, experiment: Experiment, scale: Scale) -> list[Row]:
         Row(f"{name}, moved", (moved.sent + moved.received) / 1e6, "MB", note=f"{moved.calls} calls, two workers"),
         Row(f"{name}, learner waits", moved.waiting, "s", double.seconds, moved.waiting / double.seconds),
         Row(
-            f"{name}, model of two workers", sum(two.values()), "s", double.seconds, sum(two.values()) / double.seconds
+            f"{name}, model of two workers",
+            sum(two.values()),
+            "s",
+            double.seconds,
+            sum(two.values()) / double.seconds,
+            at_least=_LEAST_OF_MODEL,
         ),
         Row(
             f"{name}, model of {_MANY} workers",
