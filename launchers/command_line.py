@@ -25,6 +25,15 @@ def parse(argv: list[str]) -> list[str]:
         sys.exit(0)
 
 
+def show(text: str) -> None:
+    """Writes what was asked for to standard output; a reader that goes early, such as `head`, is no mistake."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _let_go_of_stdout()
+
+
 def _plain(message: str) -> str:
     """Says in the user's words what Python says of text that is no number."""
     message = message.removeprefix("ERROR:: ")

@@ -5,11 +5,9 @@ python -m launchers.sweep --gin_file=configs/mbmpo_point_laptop.gin --sweep="INN
 Several --sweep multiply; values that change together are --sweep="(HORIZON, META_BATCH_SIZE)=[(200, 20), (500, 8)]".
 """
 
-import sys
-
 from absl import app, flags
 
-from launchers.command_line import parse
+from launchers.command_line import parse, show
 
 _GIN_FILE = flags.DEFINE_multi_string("gin_file", [], "Config to run; repeat to add overlays, the last binding wins.")
 _GIN_PARAM = flags.DEFINE_multi_string("gin_param", [], "gin binding of every run; repeatable.")
@@ -44,7 +42,7 @@ def main(argv: list[str]) -> int:
             ray_address=_RAY_ADDRESS.value,
         )
         if _DRY_RUN.value:
-            sys.stdout.write(sweep_command.dry_run(request))
+            show(sweep_command.dry_run(request))
             return 0
         return sweep_command.run(request)
 

@@ -3,13 +3,10 @@
 python -m launchers.train --gin_file=configs/tesp_wheeled.gin --gin_param="ITERATIONS=50" --logdir=runs/wheeled --seed=1
 """
 
-import os
-import sys
-
 from absl import app, flags
 
 from launchers import training_flags
-from launchers.command_line import parse
+from launchers.command_line import parse, show
 
 flags.adopt_module_key_flags(training_flags)
 _LIST = flags.DEFINE_bool("list", False, "Show the configs and exit.")
@@ -20,12 +17,7 @@ def main(argv: list[str]) -> int:
     from metarl.experiment import front_door, project
 
     if _LIST.value and len(argv) == 1:
-        try:
-            for name, headline in project.configs().items():
-                sys.stdout.write(f"{name}  {headline}\n")
-            sys.stdout.flush()
-        except BrokenPipeError:  # the reader, such as `head`, has seen enough; nothing is left for Python to flush
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        show("".join(f"{name}  {headline}\n" for name, headline in project.configs().items()))
         return 0
     return training_flags.run(argv, front_door.run)
 

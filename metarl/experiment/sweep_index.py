@@ -49,6 +49,7 @@ class SweepIndex:
     def load(self) -> None:
         """Reads the folder; a run that a killed sweep left running is an interrupted one. Writes nothing."""
         stored = self._read()
+        self._running = {run.folder for run in stored if run.state == RUNNING}
         for run in stored:
             gone = run.state == FINISHED and not (self.run_path(run) / "operative_config.gin").is_file()
             if gone or run.state == RUNNING:
@@ -98,6 +99,11 @@ class SweepIndex:
         if stored != self._base:  # another number of ITERATIONS: every run looks for itself whether it is complete
             for run in runs:
                 run.state = PENDING
+
+    def is_running(self, run: SweepRun) -> bool:
+        """Tells whether somebody trains a run at the moment: a living sweep said so, or its folder is locked."""
+        said = run.folder in self._running and self.directory.holder() is not None
+        return said or RunDirectory(self.run_path(run)).holder() is not None
 
     def run_path(self, run: SweepRun) -> Path:
         """Returns a run's folder; raises UserError if it would lie outside the sweep's."""

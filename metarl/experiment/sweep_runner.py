@@ -20,7 +20,7 @@ from metarl.experiment.sweep_index import LOGS, STATE_FILE, SweepIndex, last_lin
 from metarl.experiment.sweep_processes import Launcher, Process
 from metarl.experiment.sweeps import FAILED, FINISHED, INTERRUPTED, RUNNING, SweepRun
 
-SUCCESS, SOME_FAILED = 0, 1
+SUCCESS, UNFINISHED = 0, 1
 _STOPPED_BY_SIGNAL = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _TICK = 0.05  # seconds between two looks at the processes
@@ -88,7 +88,8 @@ def run_sweep(
         jobs: processes at once.
 
     Returns:
-        0 if every run is finished, 1 if one failed, 128 plus the number of the signal that stopped the sweep.
+        0 only if every run is finished; 128 plus the number of the signal that stopped the sweep; else 1: a run failed,
+        or something else interrupted it.
 
     Raises:
         UserError: another sweep works in the folder, or it cannot be written to; the runs were stopped before.
@@ -211,7 +212,9 @@ class _Session:
         if stop.count:
             self._say("stopped; the same command goes on")
             return 128 + stop.number
-        return SOME_FAILED if counts.get(FAILED) else SUCCESS
+        if counts.get(INTERRUPTED):
+            self._say(f"{counts[INTERRUPTED]} interrupted by something other than this sweep; the same command goes on")
+        return SUCCESS if counts.get(FINISHED) == len(runs) else UNFINISHED
 
     def _keep_the_clock(self) -> None:
         """Redraws the bar once a second, because runs end far apart."""
@@ -229,10 +232,15 @@ class _Session:
 
 def describe(index: SweepIndex) -> str:
     """Returns what `--dry_run` shows: every run with its state and folder."""
-    lines = [f"{run.state:<11}  {run.label}  {index.run_path(run)}\n" for run in index.runs]
-    left = sum(run.state != FINISHED for run in index.runs)
+    states = [RUNNING if index.is_running(run) else run.state for run in index.runs]
+    lines = [
+        f"{state:<11}  {run.label}  {index.run_path(run)}\n" for state, run in zip(states, index.runs, strict=True)
+    ]
+    left = sum(state != FINISHED for state in states)
     there = "" if (index.root / STATE_FILE).is_file() else " (new)"
-    return "".join(lines) + f"{len(index.runs)} runs, {left} to do, in {index.root}{there}\n"
+    holder = index.directory.holder()
+    now = f"; {holder} is at work there" if holder else ""
+    return "".join(lines) + f"{len(index.runs)} runs, {left} to do, in {index.root}{there}{now}\n"
 
 
 def _now() -> str:

@@ -1,6 +1,8 @@
 """The sweep launcher: its mistakes, and one real sweep of two runs from training to the figure."""
 
 import csv
+import os
+import subprocess
 
 import experiment_tools as tools
 import pytest
@@ -93,6 +95,20 @@ def test_dry_run_lists_the_runs_and_makes_nothing(tmp_path):
     ]
     assert lines[-1].startswith("4 runs, 4 to do, in runs/toy/sweep_META_BATCH_SIZE_")
     assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "command", ["launchers.sweep --gin_file=toy.gin --seeds=1,2 --dry_run", "launchers.train --list"]
+)
+def test_a_reader_that_goes_before_the_end_is_no_mistake(command):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [*tools.program(command.split()[0]), *command.split()[1:]],
+        stdout=writer, stderr=subprocess.PIPE, text=True, timeout=60, env=tools.program_environment(),
+    )  # fmt: skip
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_sweep_of_two_runs_is_trained_listed_not_repeated_and_plotted(tmp_path):

@@ -18,7 +18,7 @@ from metarl.experiment.sweep_command import Request
 def test_a_failed_run_is_told_and_stops_nothing_and_is_tried_again(study):
     done = start("RATE=[0.3, 0.1]")
     _, log = done.communicate(timeout=60)
-    assert done.returncode == sweep_runner.SOME_FAILED, log
+    assert done.returncode == sweep_runner.UNFINISHED, log
     assert re.search(r"^FAILED +RATE=0.3 seed=1  exit code 1: error: no such rate  \(s/logs/.+\.log\)$", log, re.M)
     assert re.search(r"^finished +RATE=0.1 seed=1 ", log, re.M)
     assert "2 runs: 1 failed, 1 finished; s/index.csv" in log
@@ -29,8 +29,19 @@ def test_a_failed_run_is_told_and_stops_nothing_and_is_tried_again(study):
     assert rows["0.1"]["started"] <= rows["0.1"]["finished"]
     again = start("RATE=[0.3, 0.1]")
     again.communicate(timeout=60)
-    assert again.returncode == sweep_runner.SOME_FAILED
+    assert again.returncode == sweep_runner.UNFINISHED
     assert (starts("0.3"), starts("0.1")) == (2, 1)
+
+
+@pytest.mark.parametrize("code", [130, 143])
+def test_a_run_that_something_else_interrupted_is_counted_and_no_success(study, code):
+    (study / "sleeper.py").write_text(SLEEPER + f"if rate == 0.5:\n    sys.exit({code})\n")
+    done = start("RATE=[0.5, 0.1]")
+    _, log = done.communicate(timeout=60)
+    assert done.returncode == sweep_runner.UNFINISHED, log
+    assert "2 runs: 1 interrupted, 1 finished; s/index.csv" in log
+    assert "1 interrupted by something other than this sweep; the same command goes on" in log
+    assert (index_rows()["0.5"]["state"], index_rows()["0.5"]["exit_code"]) == ("interrupted", str(code))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -74,6 +85,29 @@ def test_after_kill_9_what_ran_is_resumed_and_two_sweeps_do_not_share_a_folder(s
     again.communicate(timeout=60)
     assert again.returncode == 0
     assert (starts("0.1"), starts("0.2")) == (1, 2)
+
+
+def test_a_dry_run_tells_what_is_running_beside_it(study):
+    request = Request(("study.gin",), sweeps=("RATE=[0.1, 0.2, 0.4]",), seeds="1", logdir="s")
+
+    def states():
+        listed = sweep_command.dry_run(request).splitlines()
+        return [line.split()[0] for line in listed[:-1]], listed[-1]
+
+    sweep = start("RATE=[0.1, 0.2, 0.4]")
+    try:
+        wait_for(lambda: Path("s/index.csv").exists() and index_rows()["0.2"]["state"] == "running")
+        found, summary = states()
+        assert found == ["finished", "running", "pending"]
+        assert f"3 runs, 2 to do, in s; process {sweep.pid} on " in summary
+    finally:
+        os.killpg(sweep.pid, signal.SIGTERM)
+        sweep.communicate(timeout=30)
+    assert states()[0] == ["finished", "interrupted", "pending"]
+    left = RunDirectory(sweep_command.make_index(request).run_path(sweep_command.make_index(request).runs[2]))
+    left.acquire()  # as a process that a killed sweep left at work
+    assert states()[0] == ["finished", "interrupted", "running"]
+    left.release()
 
 
 def test_the_jobs_run_side_by_side_and_no_more(study, monkeypatch):
