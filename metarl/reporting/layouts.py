@@ -23,7 +23,8 @@ _SETS = {"train": "D", "test_1": "D′", "test_2": "D″"}
 _VALIDATION = re.compile(r"validation_(\w+)/return_(\d+)")
 _FAST_UPDATE = re.compile(r"return/fast_update_(\d+)")
 _MODEL_FREE_STEPS, _MODEL_BASED_END, _MODEL_FREE_END = 10_000, 4e5, 1e7
-_PAPER_INNER_LR = "INNER_LR=0.001"
+_STEP_SIZES = ("INNER_LR", "InnerAdaptation.inner_lr")  # what MB-MPO's is called: the macro, which may be absent
+_PAPER_STEP_SIZE = 0.001
 
 
 def columns(found: Sequence[Run], x: str, y: Sequence[str], group_by: Sequence[str], points: int) -> FigurePlan:
@@ -125,8 +126,8 @@ def mbmpo(found: Sequence[Run], group_by: Sequence[str]) -> list[FigurePlan]:
 
     The first existing of three returns against the counted steps. MB-MPO's steps are shifted left by half of the
     first gap, model-free ones floored to multiples of 10,000; values at equal steps are pooled. Grouped by method,
-    MB-MPO's runs in an environment are those with the paper's inner step size, if there are any. In the model-free
-    figure a dashed line goes on at the best mean of each model-based curve.
+    MB-MPO's runs in an environment are those with the paper's inner step size; if there are none, they are grouped by
+    it, too. In the model-free figure a dashed line goes on at the best mean of each model-based curve.
 
     Raises:
         UserError: no run has such columns.
@@ -138,17 +139,14 @@ def mbmpo(found: Sequence[Run], group_by: Sequence[str]) -> list[FigurePlan]:
     _require(chosen, f"--layout=mbmpo: no run has a column {' or '.join(_Y_NAMES)}")
     based, free = [], []
     for family, members in _families(chosen).items():
-        if list(group_by) == ["method"]:
-            members = _with_paper_inner_lr(members)
-        model_based = [run for run in members if _is_model_based(run)]
-        if model_based:
-            curves = _pooled_curves(model_based, group_by, _MODEL_BASED_END)
-            if curves:
-                based.append(Panel(family, _X_LABELS["env_steps"], "return", curves))
-        if len(model_based) < len(members):
-            curves = _pooled_curves(members, group_by, _MODEL_FREE_END, positive=True)
-            based_labels = runs.group(model_based, group_by) if model_based else {}
-            best = {c.label: float(np.max(c.summary.mean)) for c in curves if c.label in based_labels}
+        groups = _groups(members, group_by)
+        model_based = {label: model_based for label, group in groups.items() if (model_based := _model_based(group))}
+        curves = _pooled_curves(model_based, _MODEL_BASED_END)
+        if curves:
+            based.append(Panel(family, _X_LABELS["env_steps"], "return", curves))
+        if model_based != groups:
+            curves = _pooled_curves(groups, _MODEL_FREE_END, positive=True)
+            best = {c.label: float(np.max(c.summary.mean)) for c in curves if c.label in model_based}
             end = min(_MODEL_FREE_END, 1.15 * max((float(curve.x[-1]) for curve in curves), default=1.0))
             panel = Panel(family, _X_LABELS["env_steps"], "return", curves, log_x=True, reference_lines=best)
             panel.x_end = end
@@ -159,28 +157,36 @@ def mbmpo(found: Sequence[Run], group_by: Sequence[str]) -> list[FigurePlan]:
     return plans + ([FigurePlan("mbmpo_model_free", _grid(free), band="std")] if free else [])
 
 
-def _with_paper_inner_lr(found: list[Run]) -> list[Run]:
-    ours = [run for run in found if run.method == "MB-MPO" and "INNER_LR" in run.settings]
-    kept = runs.where(ours, [_PAPER_INNER_LR]) if any(_has_paper_inner_lr(run) for run in ours) else ours
-    if len(kept) < len(ours):
-        logging.info(
-            "%s: left out %d runs of MB-MPO whose INNER_LR is not the paper's 0.001; --group_by=INNER_LR shows them",
-            ours[0].family,
-            len(ours) - len(kept),
-        )
-    return [run for run in found if run not in ours or run in kept]
+def _groups(members: list[Run], group_by: Sequence[str]) -> dict[str, list[Run]]:
+    """Groups an environment's runs; by method, never different step sizes of MB-MPO together."""
+    if list(group_by) != ["method"]:
+        return runs.group(members, group_by)
+    ours = [run for run in members if run.method == "MB-MPO"]
+    others = [run for run in members if run not in ours]
+    kept = [run for run in ours if _step_size(run) == _PAPER_STEP_SIZE]
+    if not ours or len({_step_size(run) for run in ours}) == 1:
+        return runs.group(members, group_by)
+    name = next((name for name in _STEP_SIZES if all(name in run.settings for run in ours)), _STEP_SIZES[-1])
+    if kept:
+        told = "%s: left out %d runs of MB-MPO whose step size is not the paper's %g; --group_by=%s shows them"
+        logging.info(told, ours[0].family, len(ours) - len(kept), _PAPER_STEP_SIZE, name)
+        return runs.group([run for run in members if run in others or run in kept], group_by)
+    told = "%s: no run of MB-MPO has the paper's step size %g; they are grouped by %s"
+    logging.info(told, ours[0].family, _PAPER_STEP_SIZE, name)
+    return runs.group(ours, ["method", name]) | runs.group(others, group_by)
 
 
-def _has_paper_inner_lr(run: Run) -> bool:
+def _step_size(run: Run) -> float | str | None:
+    text = next((run.settings[name] for name in reversed(_STEP_SIZES) if name in run.settings), None)
     try:
-        return float(run.settings["INNER_LR"]) == 0.001
+        return None if text is None else float(text)
     except ValueError:
-        return False
+        return text
 
 
-def _pooled_curves(members: list[Run], group_by: Sequence[str], end: float, positive: bool = False) -> list[Curve]:
+def _pooled_curves(groups: dict[str, list[Run]], end: float, positive: bool = False) -> list[Curve]:
     curves = []
-    for label, group in runs.group(members, group_by).items():
+    for label, group in groups.items():
         steps, returns = [], []
         for run in group:
             x_name, y_name = _first(run, _X_NAMES["env_steps"]), _first(run, _Y_NAMES)
@@ -197,6 +203,10 @@ def _pooled_curves(members: list[Run], group_by: Sequence[str], end: float, posi
         if len(at):
             curves.append(Curve(label, len(group), at, summary))
     return curves
+
+
+def _model_based(group: list[Run]) -> list[Run]:
+    return [run for run in group if _is_model_based(run)]
 
 
 def _is_model_based(run: Run) -> bool:

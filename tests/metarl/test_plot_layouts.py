@@ -56,6 +56,43 @@ def test_an_environment_without_the_papers_step_size_is_drawn_all_the_same(tmp_p
     assert [(panel.title, panel.curves[0].num_runs) for panel in based.panels] == [("HalfCheetah", 2), ("Point2D", 1)]
 
 
+def overridden(folder, rate):
+    """As left by --gin_param=InnerAdaptation.inner_lr=...: gin lists no macro that nothing looked up."""
+    config = folder / "operative_config.gin"
+    config.write_text(config.read_text().replace("INNER_LR = 0.001\n", "").replace("%INNER_LR", rate))
+
+
+def test_step_sizes_that_are_not_the_papers_are_not_pooled(tmp_path):
+    mbmpo_runs(tmp_path)
+    column = {"column": "env_steps/counted"}
+    for number, (rate, value) in enumerate(((0.1, 1.0), (0.01, 2.0), (0.01, 4.0), (0.2, 3.0))):
+        rows = progress([value], 4000, "pre_update/return", **column)
+        make(tmp_path / "point" / str(number), rows, method="MBMPO", inner_lr=rate, family="Point2D")
+    make(
+        tmp_path / "point" / "metrpo", progress([5.0], 4000, "real/return", **column), method="METRPO", family="Point2D"
+    )
+    [_, panel], _ = (plan.panels for plan in layouts.mbmpo(runs.find([str(tmp_path)]), ["method"]))
+    assert panel.title == "Point2D"
+    assert [(curve.label, curve.num_runs, curve.summary.mean[0]) for curve in panel.curves] == [
+        ("MB-MPO, INNER_LR = 0.01", 2, 3.0),
+        ("MB-MPO, INNER_LR = 0.1", 1, 1.0),
+        ("MB-MPO, INNER_LR = 0.2", 1, 3.0),
+        ("ME-TRPO", 1, 5.0),
+    ]
+
+
+def test_a_step_size_without_macro_is_one_all_the_same(tmp_path):
+    mbmpo_runs(tmp_path)
+    rows = progress([1000.0], 4000, "pre_update/return", column="env_steps/counted")
+    overridden(make(tmp_path / "direct", rows, method="MBMPO", seed=3), "0.05")
+    based, _ = layouts.mbmpo(runs.find([str(tmp_path)]), ["method"])
+    assert [(curve.label, curve.num_runs) for curve in based.panels[0].curves] == [("MB-MPO", 2), ("ME-TRPO", 1)]
+    overridden(make(tmp_path / "point" / "1", rows, method="MBMPO", family="Point2D"), "0.05")
+    make(tmp_path / "point" / "2", rows, method="MBMPO", family="Point2D", inner_lr=0.1)
+    [plan] = layouts.mbmpo(runs.find([str(tmp_path / "point")]), ["method"])
+    assert plan.labels() == ["MB-MPO, InnerAdaptation.inner_lr = 0.05", "MB-MPO, InnerAdaptation.inner_lr = 0.1"]
+
+
 def test_mbmpo_curves_by_inner_step_size_leave_nothing_out(tmp_path):
     mbmpo_runs(tmp_path)
     found = [run for run in runs.find([str(tmp_path)]) if run.method == "MB-MPO"]
