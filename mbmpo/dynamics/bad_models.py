@@ -220,21 +220,23 @@ def _error(effective: Effective, observation: tf.Tensor, action: tf.Tensor, nois
     """Bias and noise, broadcastable to [E, B, O]."""
     error = effective.output_error["bias"][:, tf.newaxis, tf.newaxis]
     if noise_std > 0.0:
-        error += noise_std * row_noise(effective.output_error["noise_key"], observation, action)
+        which = effective.output_error["model"]
+        error += noise_std * row_noise(effective.output_error["noise_key"], which, observation, action)
     return error
 
 
-def row_noise(key: tf.Tensor, observation: tf.Tensor, action: tf.Tensor) -> tf.Tensor:
+def row_noise(key: tf.Tensor, models: tf.Tensor, observation: tf.Tensor, action: tf.Tensor) -> tf.Tensor:
     """Standard normal numbers [E, B, O] that depend on the key, the model and the row's bits only.
 
     Args:
         key: [2] int32.
+        models: [E] int32, the number of every block's model.
         observation: [E, B, O].
         action: [E, B, A].
     """
     width = observation.shape[-1]
     row = tf.bitcast(tf.concat([observation, action], axis=-1), tf.uint32)
-    members = tf.cast(tf.range(row.shape[0]), tf.uint32)[:, tf.newaxis]
+    members = tf.cast(models, tf.uint32)[:, tf.newaxis]
     first, second = tf.unstack(tf.bitcast(key, tf.uint32))
     hashed = _mixed(tf.bitwise.bitwise_xor(_mixed(members + first), second)) + tf.zeros_like(row[..., 0])
     for i in range(row.shape[-1]):

@@ -214,15 +214,19 @@ class DynamicsEnsemble:
     def effective(self, state: EnsembleState) -> Effective:
         """What prediction needs, computed once per fit."""
         single = Normalisation(*(tf.cast(value, tf.float32) for value in state.normalisation))
-        return Effective(networks.effective_layers(state.weights), single, dict(state.output_error))
+        error = dict(state.output_error)
+        if error:
+            # Noise is a model's own, wherever the model's blocks stand; not in the state, because always the same.
+            error["model"] = tf.range(self.num_models)
+        return Effective(networks.effective_layers(state.weights), single, error)
 
     def selected(self, effective: Effective, models: np.ndarray) -> Effective:
         """What models [k], repetitions among them, predict k blocks with."""
         members = self._members_of(models)
         layers = tf.nest.map_structure(lambda x: tf.gather(x, members), effective.layers)
         error = dict(effective.output_error)
-        if "bias" in error:
-            error["bias"] = tf.gather(error["bias"], models)
+        for name in error.keys() & {"bias", "model"}:
+            error[name] = tf.gather(error[name], models)
         return effective._replace(layers=layers, output_error=error)
 
     def _members_of(self, models: np.ndarray) -> np.ndarray:

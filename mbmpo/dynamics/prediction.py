@@ -22,7 +22,8 @@ class Effective(NamedTuple):
     Attributes:
         layers: effective kernels [E, in, out] and biases [E, out].
         normalisation: float32 statistics.
-        output_error: settings of models with added errors, by name; empty for honest models.
+        output_error: settings of models with added errors, by name, among them the blocks' models ("model", [E] int32);
+            empty for honest models.
     """
 
     layers: list[networks.Layer]

@@ -15,6 +15,15 @@ from metarl.experiment.errors import UserError
 CASES = {
     "MB-MPO": lambda: mbmpo(family=HalfCheetah(), meta_batch_size=6, models=ensemble(num_models=3), meta_steps=1),
     "MB-MPO, early ends": lambda: mbmpo(imagined={"stop_rule": "per_task", "reset": "buffer"}, meta_steps=1),
+    # Two shards of three tasks: the second begins with a block of model 1.
+    "MB-MPO, noisy models": lambda: mbmpo(
+        family=HalfCheetah(),
+        meta_batch_size=6,
+        models=bad_models.BadDynamicsEnsemble(
+            num_models=3, hidden_sizes=(8, 8), output_bias_range=(0.0, 0.5), gaussian_noise_output_std=0.1
+        ),
+        meta_steps=1,
+    ),
     "MB-MPO, PPO, groups": lambda: mbmpo(
         MetaPPO(),
         family=HalfCheetah(),

@@ -9,6 +9,8 @@ from mbmpo.dynamics import BadDynamicsEnsemble, DynamicsEnsemble, FakePointEnsem
 from mbmpo.dynamics.bad_models import row_noise
 from metarl.experiment.errors import UserError
 
+MODELS = tf.range(2)
+
 
 def make_bad(**settings):
     return BadDynamicsEnsemble(**{"num_models": 3, "hidden_sizes": (8,), "batch_size": 7, **settings})
@@ -52,18 +54,33 @@ def test_noise_is_standard_normal_and_a_function_of_the_row():
         rng.normal(size=(2, 20_000, OBSERVATION_DIM)).astype("f"),
         rng.normal(size=(2, 20_000, ACTION_DIM)).astype("f"),
     )
-    noise = row_noise(key, tf.constant(o), tf.constant(a)).numpy()
+    noise = row_noise(key, MODELS, tf.constant(o), tf.constant(a)).numpy()
     assert np.isfinite(noise).all()
     np.testing.assert_allclose(noise.mean(axis=(0, 1)), 0.0, atol=0.02)
     np.testing.assert_allclose(noise.std(axis=(0, 1)), 1.0, atol=0.02)
     np.testing.assert_allclose((noise**4).mean(), 3.0, atol=0.1)
     flat = noise.reshape(-1, OBSERVATION_DIM)
     assert np.abs(np.corrcoef(flat.T) - np.eye(OBSERVATION_DIM)).max() < 0.02
-    part = row_noise(key, tf.constant(o[:, 5:9]), tf.constant(a[:, 5:9])).numpy()
+    part = row_noise(key, MODELS, tf.constant(o[:, 5:9]), tf.constant(a[:, 5:9])).numpy()
     np.testing.assert_array_equal(part, noise[:, 5:9])
-    same = row_noise(key, tf.constant(o[[0, 0]]), tf.constant(a[[0, 0]])).numpy()
+    same = row_noise(key, MODELS, tf.constant(o[[0, 0]]), tf.constant(a[[0, 0]])).numpy()
     assert np.abs(np.corrcoef(same[0].ravel(), same[1].ravel())[0, 1]) < 0.02
-    assert not np.array_equal(row_noise(key + 1, tf.constant(o), tf.constant(a)), noise)
+    assert not np.array_equal(row_noise(key + 1, MODELS, tf.constant(o), tf.constant(a)), noise)
+
+
+@pytest.mark.parametrize("kind", [BadDynamicsEnsemble, FakePointEnsemble])
+def test_noise_is_the_models_own_in_whatever_block_it_predicts(kind):
+    """Blocks by models 1, 1, 2 say what the same rows are told by all three models in order."""
+    settings = {"mask": "hard"} if kind is FakePointEnsemble else {"hidden_sizes": (8,)}
+    bad = kind(num_models=3, output_bias_range=(0.0, 1.0), gaussian_noise_output_std=0.1, **settings)
+    effective = bad.effective(bad.initial_state(1, 2, 2))
+    rng = np.random.default_rng(4)
+    o, a = (tf.constant(rng.normal(size=(3, 5, 2)).astype("f")) for _ in range(2))
+    models = np.array([1, 1, 2])
+    found = bad.predict_blocks(bad.selected(effective, models), o, a)
+    for block, model in enumerate(models):
+        rows = [tf.repeat(x[block : block + 1], 3, axis=0) for x in (o, a)]
+        np.testing.assert_allclose(found[block], bad.predict_blocks(effective, *rows)[model], rtol=1e-5)
 
 
 def test_noise_reaches_predictions_compiled_too():
