@@ -76,7 +76,7 @@ def _draw_panel(axes: Axes, panel: Panel, colours: dict[str, Any], statistic: st
         main = curve.summary.iqm if statistic == "iqm" and band == "interval" else curve.summary.mean
         fewer |= _line(axes, curve, main, color=colour, linewidth=1.5, **marker)
         if statistic == "both" and band == "interval" and curve.num_runs > 2:  # of one or two runs they are equal
-            axes.plot(curve.x, curve.summary.iqm, color=colour, linewidth=1.0, linestyle="--")
+            _line(axes, curve, curve.summary.iqm, color=colour, linewidth=1.0, linestyle="--")
         if curve.label in panel.reference_lines:
             height = panel.reference_lines[curve.label]
             end = panel.x_end or axes.get_xlim()[1]
@@ -101,7 +101,7 @@ def _draw_panel(axes: Axes, panel: Panel, colours: dict[str, Any], statistic: st
 
 def _line(axes: Axes, curve: Curve, values: np.ndarray, **style: Any) -> bool:
     """Draws a line, pale where fewer runs are left than its group has; a pooled curve is solid throughout."""
-    complete = curve.summary.runs >= min(curve.num_runs, int(np.max(curve.summary.runs, initial=0)))
+    complete = curve.summary.runs >= curve.num_runs
     if np.isnan(curve.summary.iqm).all() or complete.all():
         axes.plot(curve.x, values, **style)
         return False

@@ -215,6 +215,22 @@ def test_the_part_that_not_all_runs_reach_is_pale(tmp_path, statistic):
     assert "TESP (2 runs)" in [text.get_text() for text in figure.legends[0].get_texts()]
 
 
+def test_a_part_is_pale_although_no_point_has_all_runs(tmp_path):
+    """Where two of three runs overlap, one is missing as much as where the third is alone."""
+    for seed, iterations in ((1, range(1, 4)), (2, range(1, 6)), (3, range(6, 8))):
+        rows = [{"iteration": i, "return": float(i)} for i in iterations]
+        make(tmp_path / str(seed), rows, seed=seed)
+    plan = layouts.columns(runs.find([str(tmp_path)]), "iteration", ["return"], ["method"], 10)
+    np.testing.assert_array_equal(plan.panels[0].curves[0].summary.runs, [2, 2, 2, 1, 1, 1, 1])
+    figure = figures.draw(plan, "mean")
+    solid, pale = figure.axes[0].lines
+    assert np.isnan(solid.get_ydata()).all()
+    np.testing.assert_array_equal(pale.get_ydata(), range(1, 8))
+    assert pale.get_alpha() < 0.6
+    dashed = figures.draw(plan, "both").axes[0].lines[2:]  # the interquartile mean
+    assert [line.get_alpha() for line in dashed if not np.isnan(line.get_ydata()).all()] == [pale.get_alpha()]
+
+
 def test_a_hundred_runs_of_a_thousand_rows_take_less_than_five_seconds(tmp_path):
     rng = np.random.default_rng(0)
     metrics = {f"metric/{i}": [float(value) for value in rng.normal(size=1000)] for i in range(30)}
