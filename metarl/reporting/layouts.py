@@ -41,14 +41,12 @@ def columns(found: Sequence[Run], x: str, y: Sequence[str], group_by: Sequence[s
         UserError: no run has a column.
     """
     rows = []
+    x_names = _X_NAMES.get(x, (x,))
     for family, members in _families(found).items():
         row = []
         for name in y:
             wanted = _y_columns(found, name)
-            having = [run for run in members if _first(run, wanted) and _first(run, _X_NAMES.get(x, (x,)))]
-            for run in members:
-                if run not in having:
-                    logging.warning("left out: %s has no column %s", run.path, name if _first(run, (x,)) else x)
+            having = _having(members, {name: wanted, " or ".join(x_names): x_names})
             if not having:
                 continue
             curves = []
@@ -61,7 +59,7 @@ def columns(found: Sequence[Run], x: str, y: Sequence[str], group_by: Sequence[s
             row.append(Panel(family, _X_LABELS.get(x, x), label, curves, integer_x=x == "iteration"))
         if row:
             rows.append(row)
-    _require(any(panel.curves for row in rows for panel in row), f"no run has a row with {', '.join(y)}")
+    _require(any(panel.curves for row in rows for panel in row), f"no run has a row with {' or '.join(y)} and {x}")
     panels = [panel for row in rows for panel in row]
     return FigurePlan(_file_name("_".join(y), "vs", x), _grid(panels) if len(y) == 1 else rows)
 
@@ -132,11 +130,9 @@ def mbmpo(found: Sequence[Run], group_by: Sequence[str]) -> list[FigurePlan]:
     Raises:
         UserError: no run has such columns.
     """
-    chosen = [run for run in found if _first(run, _Y_NAMES) and _first(run, _X_NAMES["env_steps"])]
-    for run in found:
-        if run not in chosen:
-            logging.warning("left out: %s has no column %s", run.path, " or ".join(_Y_NAMES))
-    _require(chosen, f"--layout=mbmpo: no run has a column {' or '.join(_Y_NAMES)}")
+    wanted = {" or ".join(names): names for names in (_Y_NAMES, _X_NAMES["env_steps"])}
+    chosen = _having(found, wanted)
+    _require(chosen, f"--layout=mbmpo: no run has a column {' and a column '.join(wanted)}")
     based, free = [], []
     for family, members in _families(chosen).items():
         groups = _groups(members, group_by)
@@ -227,6 +223,18 @@ def _families(found: Sequence[Run]) -> dict[str, list[Run]]:
 def _first(run: Run, names: Sequence[str]) -> str | None:
     """Returns the first of the columns that the run has."""
     return next((name for name in names if name in run.columns), None)
+
+
+def _having(found: Sequence[Run], wanted: dict[str, tuple[str, ...]]) -> list[Run]:
+    """Returns the runs that have one of the columns of every item; warns of what the others lack, by its key."""
+    having = []
+    for run in found:
+        lacking = [what for what, names in wanted.items() if not _first(run, names)]
+        if lacking:
+            logging.warning("left out: %s has no column %s", run.path, ", nor ".join(lacking))
+        else:
+            having.append(run)
+    return having
 
 
 def _y_columns(found: Sequence[Run], name: str) -> tuple[str, ...]:

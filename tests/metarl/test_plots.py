@@ -155,6 +155,25 @@ def test_every_environment_has_its_own_panel(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("row", "missing"),
+    [
+        ({"env_steps/total": 5}, "return"),
+        ({"return": 1.0}, "env_steps/counted or env_steps/total"),
+        ({"length": 1.0}, "return, nor env_steps/counted or env_steps/total"),
+    ],
+)
+@pytest.mark.parametrize("layout", ["columns", "mbmpo"])
+def test_a_run_is_left_out_for_the_reason_that_is_told(tmp_path, caplog, layout, row, missing):
+    make(tmp_path / "whole", progress([1.0], 10_000))
+    make(tmp_path / "part", [{"iteration": 1, **row}])
+    if layout == "mbmpo":
+        missing = missing.replace("return", "pre_update/return or real/return or return")
+    plot_command.run(Request((str(tmp_path),), layout=layout, output=str(tmp_path / "plots")))
+    [told] = [record.message for record in caplog.records if "left out" in record.message]
+    assert told == f"left out: {tmp_path / 'part'} has no column {missing}"
+
+
+@pytest.mark.parametrize(
     ("x", "y", "message"),
     [
         ("iteration", "retrun", "--y: no run has a column 'retrun'; did you mean 'return'?"),
