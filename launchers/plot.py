@@ -19,10 +19,12 @@ _Y = flags.DEFINE_multi_string(
 _GROUP_BY = flags.DEFINE_list("group_by", ["method"], "method, family, macros or bindings, such as INNER_LR.")
 _WHERE = flags.DEFINE_multi_string("where", [], "Only runs with NAME=value; repeatable.")
 _LAYOUT = flags.DEFINE_string(
-    "layout", "columns", "columns: --y against --x; tesp, mbmpo: the papers' figures, without --x and --y."
+    "layout", "columns", "columns: --y against --x; tesp, mbmpo: the papers' figures, which need neither."
 )
-_STATISTIC = flags.DEFINE_string("statistic", "both", "mean, iqm (interquartile mean), or both; the CSV has both.")
-_POINTS = flags.DEFINE_integer("points", 200, "At most so many per curve.")
+_STATISTIC = flags.DEFINE_string(
+    "statistic", "both", "mean, iqm (interquartile mean), or both; the CSV has both. Not with --layout=mbmpo."
+)
+_POINTS = flags.DEFINE_integer("points", 200, "At most so many per curve. Not with --layout=mbmpo.")
 _OUTPUT = flags.DEFINE_string("output", "plots", "Folder for the files.")
 _NAME = flags.DEFINE_string("name", None, "Of the files; default made of what they show.")
 _OVERWRITE = flags.DEFINE_bool("overwrite", False, "Replace files that exist.")
@@ -34,10 +36,12 @@ def main(argv: list[str]) -> int:
     from metarl.experiment.errors import UserError
 
     def plot() -> int:
-        from metarl.reporting import plot_command
+        from metarl.reporting import layouts, plot_command
 
-        if _LAYOUT.value != "columns" and (_X.present or _Y.present):
-            raise UserError(f"--layout={_LAYOUT.value} says what is drawn; leave --x and --y away")
+        idle = layouts.IDLE_FLAGS.get(_LAYOUT.value, ())
+        given = [f"--{flag.name}" for flag in (_X, _Y, _STATISTIC, _POINTS) if flag.name in idle and flag.present]
+        if given:
+            raise UserError(f"--layout={_LAYOUT.value} says what is drawn; leave {', '.join(given)} away")
         return plot_command.run(
             plot_command.Request(
                 patterns=tuple(argv[1:]),

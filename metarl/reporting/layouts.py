@@ -12,6 +12,7 @@ from metarl.reporting.panels import Curve, FigurePlan, Panel
 from metarl.reporting.runs import Run
 
 LAYOUTS = ("columns", "tesp", "mbmpo")
+IDLE_FLAGS = {"tesp": ("x", "y"), "mbmpo": ("x", "y", "statistic", "points")}  # those that a layout has no use for
 _X_NAMES = {
     "env_steps": ("env_steps/counted", "env_steps/total"),
     "iteration": ("iteration",),

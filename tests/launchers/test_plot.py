@@ -41,7 +41,11 @@ def test_help_needs_nothing_heavy_and_less_than_a_second():
         ([], "error: which runs? Give folders or globs"),
         (["rnus"], "error: there is no folder 'rnus'; did you mean 'runs'?"),
         (["runs", "--layout=tsep"], "error: --layout must be one of columns, tesp, mbmpo; got 'tsep'; did you mean"),
-        (["runs", "--layout=tesp", "--y=return"], "error: --layout=tesp says what is drawn"),
+        (["runs", "--layout=tesp", "--y=return"], "error: --layout=tesp says what is drawn; leave --y away"),
+        (
+            ["runs", "--layout=mbmpo", "--statistic=both", "--x=time", "--points=2"],
+            "error: --layout=mbmpo says what is drawn; leave --x, --statistic, --points away",
+        ),
         (["runs", "--x=iteration", "--output=taken"], "error: taken/return_vs_iteration.csv exists; --overwrite"),
         (["runs", "--output=runs/seed_1/progress.csv/x"], "error: cannot write to runs/seed_1/progress.csv/x"),
         (["runs", "--group_bi=method"], "error: Unknown command line flag 'group_bi'. Did you mean: group_by ?"),
