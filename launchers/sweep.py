@@ -19,6 +19,9 @@ _SEEDS = flags.DEFINE_string("seeds", None, "Such as 1,2,3; default the header's
 _JOBS = flags.DEFINE_integer("jobs", None, "Runs at once; default 1, or on Ray all.", lower_bound=1)
 _LOGDIR = flags.DEFINE_string("logdir", None, "Folder of the sweep; default runs/<config>/sweep_<names>_<hash>.")
 _RAY_ADDRESS = flags.DEFINE_string("ray_address", None, "Run on a Ray cluster: auto, local, or host:port.")
+_CPUS_PER_RUN = flags.DEFINE_integer(
+    "cpus_per_run", None, "Threads of each run, on Ray also its CPUs; default on Ray 1, else all cores.", lower_bound=1
+)
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "Only show the runs.")
 flags.DEFINE_alias("gin_bindings", "gin_param")
 
@@ -40,6 +43,7 @@ def main(argv: list[str]) -> int:
             jobs=_JOBS.value,
             logdir=_LOGDIR.value,
             ray_address=_RAY_ADDRESS.value,
+            cpus_per_run=_CPUS_PER_RUN.value,
         )
         if _DRY_RUN.value:
             show(sweep_command.dry_run(request))

@@ -25,6 +25,7 @@ class Request(NamedTuple):
         jobs: runs at once, or None for 1, on Ray for all.
         logdir: the sweep's folder, or None.
         ray_address: a cluster, or None for this machine.
+        cpus_per_run: threads of each run, and on Ray the CPUs that it takes; None for 1 on Ray, else all cores.
     """
 
     gin_files: tuple[str, ...]
@@ -35,6 +36,7 @@ class Request(NamedTuple):
     jobs: int | None = None
     logdir: str | None = None
     ray_address: str | None = None
+    cpus_per_run: int | None = None
 
 
 def make_index(request: Request) -> SweepIndex:
@@ -82,9 +84,9 @@ def run(request: Request) -> int:
     index = make_index(request)
     launcher: sweep_processes.Launcher
     if request.ray_address is None:
-        launcher, jobs = sweep_processes.LocalLauncher(), request.jobs or 1
+        launcher, jobs = sweep_processes.LocalLauncher(request.cpus_per_run), request.jobs or 1
     else:
-        launcher, jobs = RayLauncher(request.ray_address), request.jobs or len(index.runs)
+        launcher, jobs = RayLauncher(request.ray_address, request.cpus_per_run or 1), request.jobs or len(index.runs)
     with contextlib.ExitStack() as mistaken:
         mistaken.callback(launcher.close)
         if all(run.state in (sweeps.PENDING, sweeps.FAILED) for run in index.runs):  # else one could be built before

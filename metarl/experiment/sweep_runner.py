@@ -117,6 +117,7 @@ class _Session:
         self._gin_files, self._gin_params = gin_files, gin_params
         self._waiting = [run for run in index.runs if run.state != FINISHED]
         self._active: list[tuple[SweepRun, Process]] = []
+        self._begun: set[str] = set()  # the folders of the active runs whose processes have begun
         self._told: set[str] = set()  # the folders of runs that others train, once they were named
         self._redrawn = time.monotonic()
         done = len(index.runs) - len(self._waiting)
@@ -160,36 +161,54 @@ class _Session:
         return None
 
     def _start(self, run: SweepRun) -> None:
-        run.state, run.exit_code, run.message = RUNNING, None, ""
-        run.started, run.finished = _now(), ""
-        path = self._index.log_path(run)
+        self._index.write()  # nothing starts that could not be recorded
         command = train_command(self._index, self._gin_files, self._gin_params, run)
-        self._index.write()
-        self._active.append((run, self._launcher.start(command, path)))
+        process = self._launcher.start(command, self._index.log_path(run))
+        self._active.append((run, process))
+        if process.begun():
+            self._begin(run)
+            self._index.write()
         self._show()
 
+    def _begin(self, run: SweepRun) -> None:
+        """Until here a run is what it was before: it may wait for a place on a cluster."""
+        self._begun.add(run.folder)
+        run.state, run.exit_code, run.message = RUNNING, None, ""
+        run.started, run.finished = _now(), ""
+
     def _collect(self, *, stopping: bool) -> bool:
-        """Takes in the runs that ended; returns whether there were any."""
-        ended = [(run, process, code) for run, process in self._active if (code := process.poll()) is not None]
+        """Takes in the runs that began or ended; returns whether there were any."""
+        codes = [(run, process, process.poll()) for run, process in self._active]
+        began = [run for run, process, _ in codes if run.folder not in self._begun and process.begun()]
+        for run in began:
+            self._begin(run)
+        ended = [(run, process, code) for run, process, code in codes if code is not None]
         for run, process, code in ended:
             self._active.remove((run, process))
-            run.exit_code, run.finished = code, _now()
-            stopped = code in _STOPPED_BY_SIGNAL or (stopping and code < 0)
-            run.state = FINISHED if code == 0 else INTERRUPTED if stopped else FAILED
-            log = self._index.log_path(run)
-            seconds = (_time(run.finished) - _time(run.started)).total_seconds()
-            if run.state == FINISHED:
-                self._say(f"finished   {run.label}  {seconds:.0f} s  {self._index.run_path(run)}")
-                self._bar.update()
-            elif run.state == INTERRUPTED:
-                self._say(f"interrupted  {run.label}")
-            else:
-                run.message = last_line(log) or _ended_by(code)
-                self._say(f"FAILED     {run.label}  exit code {code}: {run.message}  ({log})")
-        if ended:
+            if run.folder in self._begun or not stopping:
+                self._end(run, code, stopping=stopping)
+            self._begun.discard(run.folder)
+        if began or ended:
             self._index.write()
             self._show()
-        return bool(ended)
+        return bool(began or ended)
+
+    def _end(self, run: SweepRun, code: int, *, stopping: bool) -> None:
+        run.exit_code, run.finished = code, _now()
+        if run.folder not in self._begun:
+            run.started = ""
+        stopped = code in _STOPPED_BY_SIGNAL or (stopping and code < 0)
+        run.state = FINISHED if code == 0 else INTERRUPTED if stopped else FAILED
+        log = self._index.log_path(run)
+        if run.state == FINISHED:
+            seconds = (_time(run.finished) - _time(run.started)).total_seconds()
+            self._say(f"finished   {run.label}  {seconds:.0f} s  {self._index.run_path(run)}")
+            self._bar.update()
+        elif run.state == INTERRUPTED:
+            self._say(f"interrupted  {run.label}")
+        else:
+            run.message = last_line(log) or _ended_by(code)
+            self._say(f"FAILED     {run.label}  exit code {code}: {run.message}  ({log})")
 
     def _signal(self, number: int) -> None:
         for _, process in self._active:
@@ -224,7 +243,10 @@ class _Session:
 
     def _show(self) -> None:
         failed = sum(run.state == FAILED for run in self._index.runs)
-        self._bar.set_postfix_str(f"{len(self._active)} running" + (f", {failed} failed" if failed else ""))
+        queued = len(self._active) - len(self._begun)
+        counts = {"running": len(self._begun), "queued": queued, "failed": failed}
+        told = [f"{count} {name}" for name, count in counts.items() if count or name == "running"]
+        self._bar.set_postfix_str(", ".join(told))
 
     def _say(self, line: str) -> None:
         tqdm.write(line, file=sys.stderr)

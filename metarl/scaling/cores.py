@@ -2,6 +2,7 @@
 
 import os
 
+SHARE = "METARL_CORES"  # the environment variable by which who starts a process gives it a share
 _share: int | None = None
 
 
@@ -9,7 +10,9 @@ def usable() -> int:
     """Cores, and so threads, that this process should use."""
     if _share is not None:
         return _share
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    given = os.environ.get(SHARE, "")
+    return min(allowed, max(1, int(given))) if given.isdigit() else allowed
 
 
 def limit(cores: int) -> None:

@@ -38,7 +38,7 @@ def launch(*arguments):
 
 
 def test_help_needs_nothing_heavy_and_less_than_a_second():
-    assert_help_is_quick(PROGRAM, "--gin_file", "--sweep", "--seeds", "--jobs", "--ray_address")
+    assert_help_is_quick(PROGRAM, "--gin_file", "--sweep", "--seeds", "--jobs", "--ray_address", "--cpus_per_run")
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import sys
 import time
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from sweep_tools import SLEEPER, index_rows, running_sleepers, start, starts, wa
 from metarl.experiment import console, sweep_command, sweep_runner
 from metarl.experiment.run_directory import RunDirectory
 from metarl.experiment.sweep_command import Request
+from metarl.experiment.sweep_processes import LocalLauncher
 
 
 def test_a_failed_run_is_told_and_stops_nothing_and_is_tried_again(study):
@@ -120,6 +122,9 @@ def test_the_jobs_run_side_by_side_and_no_more(study, monkeypatch):
             self.name, self.looks = name, 0
             alive.append(self)
 
+        def begun(self):
+            return True
+
         def poll(self):
             self.looks += 1
             if self.looks < 3:
@@ -147,6 +152,13 @@ def test_the_jobs_run_side_by_side_and_no_more(study, monkeypatch):
     assert [run["state"] for run in stored["runs"]] == ["finished"] * 5
 
 
+def test_threads_of_a_run_are_limited_without_a_word_in_its_configuration(study):
+    told = "import os; from metarl.scaling import cores; print(cores.usable(), os.environ['TF_NUM_INTRAOP_THREADS'])"
+    process = LocalLauncher(cpus=1).start([sys.executable, "-c", told], Path("log"))
+    wait_for(lambda: process.poll() is not None)
+    assert Path("log").read_text() == "1 1\n"
+
+
 def test_runs_that_a_killed_sweep_left_at_work_are_waited_for(study, capsys):
     index = sweep_command.make_index(Request(("study.gin",), sweeps=("RATE=[1, 2]",), logdir="s"))
     left = RunDirectory(index.run_path(index.runs[0]))
@@ -155,6 +167,9 @@ def test_runs_that_a_killed_sweep_left_at_work_are_waited_for(study, capsys):
     started = []
 
     class Ended:
+        def begun(self):
+            return True
+
         def poll(self):
             left.release()
             return 0
@@ -181,6 +196,9 @@ def test_the_third_signal_kills(study, monkeypatch):
     received = []
 
     class Stubborn:
+        def begun(self):
+            return True
+
         def poll(self):
             if len(received) < 3:
                 os.kill(os.getpid(), signal.SIGTERM)
