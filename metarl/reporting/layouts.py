@@ -18,7 +18,9 @@ _X_NAMES = {
     "iteration": ("iteration",),
     "time": ("time/iteration", "time/meta_update"),
 }
-_X_LABELS = {"env_steps": "environment steps", "iteration": "meta-updates", "time": "training time, seconds"}
+_X_LABELS = {"env_steps": "environment steps", "iteration": "iterations", "time": "training time, seconds"}
+_META_UPDATES = "meta-updates"
+_SEVERAL_UPDATES = "time/iteration"  # measured where an iteration may hold more, or other, updates than one meta-update
 _Y_NAMES = ("pre_update/return", "real/return", "return")  # MB-MPO specification, section 9.7
 _SETS = {"train": "D", "test_1": "D′", "test_2": "D″"}
 _VALIDATION = re.compile(r"validation_(\w+)/return_(\d+)")
@@ -42,7 +44,9 @@ def columns(found: Sequence[Run], x: str, y: Sequence[str], group_by: Sequence[s
         UserError: no run has a column.
     """
     rows = []
-    x_names = _X_NAMES.get(x, (x,))
+    x_names, x_label = _X_NAMES.get(x, (x,)), _X_LABELS.get(x, x)
+    if x == "iteration" and not any(_SEVERAL_UPDATES in run.columns for run in found):
+        x_label = _META_UPDATES
     for family, members in _families(found).items():
         row = []
         for name in y:
@@ -57,7 +61,7 @@ def columns(found: Sequence[Run], x: str, y: Sequence[str], group_by: Sequence[s
                 if curve is not None:
                     curves.append(curve)
             label = " or ".join(dict.fromkeys(_first(run, wanted) or "" for run in having))
-            row.append(Panel(family, _X_LABELS.get(x, x), label, curves, integer_x=x == "iteration"))
+            row.append(Panel(family, x_label, label, curves, integer_x=x == "iteration"))
         if row:
             rows.append(row)
     _require(any(panel.curves for row in rows for panel in row), f"no run has a row with {' or '.join(y)} and {x}")
@@ -110,7 +114,7 @@ def tesp(found: Sequence[Run], group_by: Sequence[str], points: int) -> list[Fig
                     fast_curves.append(curve)
             y_label = "return after all fast-updates"
             if curves:
-                updates.append(Panel(title, "meta-updates", y_label, curves, integer_x=True))
+                updates.append(Panel(title, _META_UPDATES, y_label, curves, integer_x=True))
             if fast_curves:
                 fast.append(Panel(title, "fast-updates", "return", fast_curves, integer_x=True, markers=True))
         against_updates += [updates] if updates else []
@@ -144,9 +148,8 @@ def mbmpo(found: Sequence[Run], group_by: Sequence[str]) -> list[FigurePlan]:
         if model_based != groups:
             curves = _pooled_curves(groups, _MODEL_FREE_END, positive=True)
             best = {c.label: float(np.max(c.summary.mean)) for c in curves if c.label in model_based}
-            end = min(_MODEL_FREE_END, 1.15 * max((float(curve.x[-1]) for curve in curves), default=1.0))
-            panel = Panel(family, _X_LABELS["env_steps"], "return", curves, log_x=True, reference_lines=best)
-            panel.x_end = end
+            panel = Panel(family, _X_LABELS["env_steps"], "return", curves, log_x=True, x_end=_MODEL_FREE_END)
+            panel.reference_lines = best
             if curves:
                 free.append(panel)
     _require(based or free, "--layout=mbmpo: no run has enough steps, or a row, to be drawn")

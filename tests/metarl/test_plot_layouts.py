@@ -45,7 +45,10 @@ def test_mbmpo_curves_follow_section_9_7(tmp_path):
     np.testing.assert_array_equal(curves["TRPO"].summary.runs, [2, 2])
     np.testing.assert_allclose(curves["TRPO"].summary.mean, [4.5, 5])
     assert panel.reference_lines == {"MB-MPO": 99.0, "ME-TRPO": 6.0}
-    assert figures.draw(free).axes[0].get_xscale() == "log"
+    axes = figures.draw(free).axes[0]
+    assert axes.get_xscale() == "log"
+    assert axes.get_xlim()[1] == 1e7  # the dashed lines, too, although no run comes near
+    assert [line.get_xdata()[-1] for line in axes.lines if line.is_dashed()] == [1e7, 1e7]
 
 
 def test_an_environment_without_the_papers_step_size_is_drawn_all_the_same(tmp_path):

@@ -131,6 +131,17 @@ def test_columns_against_steps_iterations_and_time(tmp_path):
     np.testing.assert_allclose(curve.summary.mean, [3, 4, 6])  # of equal times the later row
 
 
+def test_iterations_are_meta_updates_only_where_they_hold_one_each(tmp_path):
+    """An iteration of MB-MPO's family holds META_STEPS of them, or another method's updates."""
+    make(tmp_path / "tesp" / "1", progress([1.0], **{"time/meta_update": [1.0]}))
+    make(tmp_path / "mbmpo" / "1", progress([1.0], **{"time/iteration": [1.0]}), method="MBMPO", family="Point2D")
+    assert one_panel(tmp_path / "tesp").x_label == "meta-updates"
+    assert one_panel(tmp_path / "mbmpo").x_label == "iterations"
+    mixed = layouts.columns(runs.find([str(tmp_path)]), "iteration", ["return"], ["method"], 10)
+    assert [panel.x_label for panel in mixed.panels] == ["iterations", "iterations"]  # and one column of the table
+    assert one_panel(tmp_path / "mbmpo", "time").x_label == "training time, seconds"
+
+
 def test_return_stands_for_what_each_method_calls_so(tmp_path):
     """Before adaptation, else of the collected data, else after the last fast-update."""
     for number, columns in enumerate(
