@@ -71,7 +71,10 @@ class _Noise(NamedTuple):
 
 
 class _Record(NamedTuple):
-    """What the loop writes down, [T, M, R, ...]; `time` and `last` only when rows can end at different ticks."""
+    """What the loop writes down, [T, M, R, ...]; `time` and `last` only when rows can end at different ticks.
+
+    All is float32, because TensorFlow logs a program's first transposition of another type as an error of oneDNN.
+    """
 
     observation: Any
     output: Any
@@ -352,7 +355,10 @@ class Imagination:
             if self._family.can_terminate:
                 ends |= self._family.termination(following)
             counted = ends & (finished < self._quota) if of else ends
-            record = record._replace(time=record.time.write(t, made), last=record.last.write(t, counted))
+            record = record._replace(
+                time=record.time.write(t, tf.cast(made, tf.float32)),
+                last=record.last.write(t, tf.cast(counted, tf.float32)),
+            )
             steps = tf.where(counted, made + 1, 0)
             if self._stop_rule != "per_row":
                 steps = tf.reduce_sum(steps, axis=1 if of else None, keepdims=bool(of))
@@ -374,12 +380,12 @@ class Imagination:
                 return t < self.ticks
             return (t < self.ticks) & tf.reduce_any(counters[3] < self._quota)
 
-        def array(dtype: tf.DType, *width: int) -> tf.TensorArray:
-            return tf.TensorArray(dtype, self.ticks, element_shape=[M, R, *width])
+        def array(*width: int) -> tf.TensorArray:
+            return tf.TensorArray(tf.float32, self.ticks, element_shape=[M, R, *width])
 
-        record = _Record(array(tf.float32, start.shape[-1]), array(tf.float32, 3 * A), array(tf.float32), (), ())
+        record = _Record(array(start.shape[-1]), array(3 * A), array(), (), ())
         if self._restarts:
-            record = record._replace(time=array(tf.int32), last=array(tf.bool))
+            record = record._replace(time=array(), last=array())
         _, _, counters, record = tf.while_loop(unfinished, tick, (tf.constant(0), start, counters, record))
         used = tf.reduce_max(counters[2]) if counters else tf.constant(0)
         return _Record(*(() if field == () else field.stack() for field in record)), used
@@ -399,7 +405,8 @@ class Imagination:
         observation, output = (row_after_row(x) for x in (record.observation, record.output))
         reward = row_after_row(record.reward)
         if self._restarts:
-            time, last = row_after_row(record.time), row_after_row(record.last)
+            time = tf.cast(row_after_row(record.time), tf.int32)
+            last = row_after_row(record.last) > 0.5
             by_row = tf.reshape(last, [M, self.rows_per_task, self.ticks])
             still = tf.cumsum(tf.cast(by_row, tf.int32), axis=-1, reverse=True) > 0
             valid = tf.reshape(still, last.shape)

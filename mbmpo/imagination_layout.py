@@ -10,9 +10,6 @@ import tensorflow as tf
 def row_after_row(x: tf.Tensor) -> tf.Tensor:
     """Puts the ticks of a row next to each other: [T, M, R, ...] -> [M, R T, ...]."""
     T, M, R, *width = x.shape
-    if not x.dtype.is_floating:
-        # TensorFlow logs a program's first transposition of other types as an error of oneDNN. Ticks are exact in float32.
-        return tf.cast(row_after_row(tf.cast(x, tf.float32)), x.dtype)
     return tf.reshape(tf.transpose(x, [1, 2, 0, *range(3, x.shape.rank)]), [M, R * T, *width])
 
 
