@@ -18,11 +18,12 @@ def real_shard(
     *,
     rollouts_per_task: int | None = None,
     inner_updates: int | None = None,
-    num_threads: int | None = None,
-    stop_rule: str = "global",
     remember: bool = False,
 ) -> tuple[MetaShard, RealCollector]:
-    """A shard that adapts M tasks to real data, and its collector; None: as in training."""
+    """A shard that adapts M tasks to real data, and its collector; None: as in training.
+
+    Rounds end, and copies share the rollouts of a task, as in training.
+    """
     rollouts = learner.rollouts_per_task if rollouts_per_task is None else rollouts_per_task
     updates = learner.inner_updates if inner_updates is None else inner_updates
     sampler = policy_sampler(
@@ -31,8 +32,9 @@ def real_shard(
         num_tasks,
         rollouts,
         learner.horizon,
-        num_threads=num_threads,
-        stop_rule=stop_rule,
+        num_threads=learner.num_threads,
+        stop_rule=learner.stop_rule,
+        copies_per_task=learner.copies_per_task,
     )
     collector = RealCollector(sampler, remember=remember)
     shard = MetaShard(learner.objective, learner.processing, collector, num_tasks, updates, learner.horizon)

@@ -180,7 +180,16 @@ def final_table(learner: "PolicyLearner", report: Report) -> list[dict[str, Any]
 def random_row(learner: Any, num_tasks: int) -> dict[str, Any]:
     """Real returns of uniformly random actions, as a row of a final table."""
     steps = num_tasks * learner.horizon
-    batch = random_batch(learner.family, steps, steps, learner.horizon, learner.seed, exact=False)
+    batch = random_batch(
+        learner.family,
+        steps,
+        steps,
+        learner.horizon,
+        learner.seed,
+        exact=False,
+        truncate=learner.stop_rule == "truncate",
+        num_threads=learner.num_threads,
+    )
     return row("random actions", None, batch, num_tasks)
 
 

@@ -4,7 +4,7 @@ One iteration: draw M tasks; K times { R real rollouts per task; one inner updat
 adapted policies; one meta-update on them, through the inner updates. The objective is that of MB-MPO (section 4); a
 model is not involved, and families without batch reward do.
 
-Shapes: `M` tasks, `R` copies per task, `H` horizon, `K` inner updates.
+Shapes: `M` tasks, `R` rollouts per task, `H` horizon, `K` inner updates.
 """
 
 from collections.abc import Mapping
@@ -34,7 +34,6 @@ from mbmpo.settings import InnerAdaptation, part
 from metarl.experiment import checks
 from metarl.experiment.errors import UserError
 from metarl.experiment.learner import Metrics, Report
-from metarl.sampling.quota import STOP_RULES
 from metarl.scaling.shard import Shard
 from metarl.scaling.sharded_learner import ShardedLearner, by_shard
 from metarl.simulation.task_family import TaskFamily
@@ -49,16 +48,19 @@ class MAMLLearner(RealTaskLearner, ShardedLearner):
         family: the tasks: `@HalfCheetahDirection()`, ...
         meta_update: `@MetaTRPO()`, `@MetaPPO()` or `@MetaVPG()`.
         meta_batch_size: M, tasks per iteration.
-        rollouts_per_task: R, rollouts of a task per phase. The original steps one copy R times in a row; R copies side
-            by side see the same distribution, but for the stop rule where episodes end early.
+        rollouts_per_task: R, rollouts of a task per phase.
         horizon: H.
         seed: of everything.
         adaptation: the inner updates; default `InnerAdaptation()`.
         processing: baseline and advantages; default `Processing()`.
         num_threads: simulation threads; default: the cores this process may use.
         stop_rule: "global": a phase ends when the finished episodes of all tasks hold M * R * H steps; "per_task": each
-            task by itself; "truncate": every copy makes H steps, and running episodes are cut and kept (O-23). Only the
+            task by itself; "truncate": after M * R * H steps, and running episodes are cut and kept (O-23). Only the
             last two let tasks whose episodes end early be spread over workers.
+        copies_per_task: copies that gather the R * H steps of a task, at most R; None: R. The original has 1, which
+            makes its episodes one after the other (section 6.4). Without early ends, R copies side by side gather the
+            same distribution, in less time. With them they do not: as many episodes are running when the round ends,
+            mostly long ones, and those are lost.
     """
 
     changeable = frozenset({"MAMLLearner.num_threads"})
@@ -77,6 +79,7 @@ class MAMLLearner(RealTaskLearner, ShardedLearner):
         processing: Processing | None = None,
         num_threads: int | None = None,
         stop_rule: str = "global",
+        copies_per_task: int | None = None,
     ):
         name = "MAMLLearner"
         super().__init__(
@@ -88,10 +91,15 @@ class MAMLLearner(RealTaskLearner, ShardedLearner):
             seed=seed,
             processing=processing,
             num_threads=num_threads,
+            stop_rule=stop_rule,
         )
+        self._copies_per_task: int | None = None
+        if copies_per_task is not None:
+            self._copies_per_task = checks.integer(
+                f"{name}.copies_per_task", copies_per_task, minimum=1, maximum=rollouts_per_task
+            )
         self.meta_update = checks.instance(f"{name}.meta_update", meta_update, MetaUpdate, "such as @MetaTRPO()")
         self.adaptation = part(f"{name}.adaptation", adaptation, InnerAdaptation)
-        self._stop_rule = checks.choice(f"{name}.stop_rule", stop_rule, STOP_RULES)
         self.inner_updates = self.adaptation.inner_updates
         self.objective = make_objective(self.policy, self.meta_update, self.adaptation)
         self.parameters = self.initial_parameters()
@@ -102,10 +110,15 @@ class MAMLLearner(RealTaskLearner, ShardedLearner):
         """M."""
         return self.num_tasks
 
+    @property
+    def copies_per_task(self) -> int | None:
+        """Copies that make the rollouts of a task; None: R."""
+        return self._copies_per_task
+
     def make_part(self, first: int, count: int) -> Shard:
         """A shard for `count` tasks of the meta-batch; which ones, their indices say when they are given."""
         del first
-        return real_shard(self, count, num_threads=self._num_threads, stop_rule=self._stop_rule)[0]
+        return real_shard(self, count)[0]
 
     def require_split(self, num_shards: int) -> None:
         """Passes if the tasks can be spread over so many shards.
@@ -114,7 +127,7 @@ class MAMLLearner(RealTaskLearner, ShardedLearner):
             UserError: there are too few, or their episodes end at different times.
         """
         super().require_split(num_shards)
-        if num_shards > 1 and self.family.ends_early and self._stop_rule == "global":
+        if num_shards > 1 and self.family.ends_early and self.stop_rule == "global":
             raise UserError(
                 f"episodes of {self.family.name} end at different times; to spread its tasks over workers, let every "
                 "task stop by itself: MAMLLearner.stop_rule = 'per_task'"

@@ -97,6 +97,16 @@ class ModelBasedLearner(StatefulLearner):
         return self.real.horizon
 
     @property
+    def stop_rule(self) -> str:
+        """When the real rounds end."""
+        return self.real.stop_rule
+
+    @property
+    def num_threads(self) -> int | None:
+        """Simulation threads of the real rounds; None: the cores this process may use."""
+        return self.real.num_threads
+
+    @property
     def steps_per_round(self) -> int:
         """B_env, the nominal number of real steps of one iteration (section 1.1)."""
         return self.num_tasks * self.real.rollouts_per_task * self.real.horizon
@@ -143,8 +153,9 @@ class ModelBasedLearner(StatefulLearner):
                 self.seed,
                 exact=self.real.exact_random_steps,
                 record_final=self.real.store_last_transition,
-                truncate=self.real.stop_rule == "truncate",
+                truncate=self.stop_rule == "truncate",
                 watch=self._watch,
+                num_threads=self.num_threads,
             )
             self._count(asked, batch)
             return batch

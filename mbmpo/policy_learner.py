@@ -19,6 +19,7 @@ from mbmpo.stateful import StatefulLearner
 from metarl.experiment import checks
 from metarl.experiment.learner import EvaluationRequest, EvaluationResult, Metrics, Report
 from metarl.rendering.rounds import SampledTask
+from metarl.sampling.quota import STOP_RULES
 from metarl.simulation.task_family import TaskFamily
 
 
@@ -54,6 +55,21 @@ class PolicyLearner(StatefulLearner):
     def horizon(self) -> int:
         """H of the real rounds."""
 
+    @property
+    @abc.abstractmethod
+    def stop_rule(self) -> str:
+        """When the real rounds end; see `metarl.sampling.quota`."""
+
+    @property
+    @abc.abstractmethod
+    def num_threads(self) -> int | None:
+        """Simulation threads of the real rounds; None: the cores this process may use."""
+
+    @property
+    def copies_per_task(self) -> int | None:
+        """Copies that make the rollouts of a task; None: R."""
+        return None
+
     def initial_parameters(self) -> Weights:
         """Theta before training, a function of the seed."""
         weights = self.policy.initial_weights(self.seed, self.family.observation_dim, self.family.action_dim)
@@ -84,6 +100,7 @@ class RealTaskLearner(PolicyLearner):
         seed: of everything.
         processing: baseline and advantages; None for the default.
         num_threads: simulation threads; None for the cores this process may use.
+        stop_rule: when a real round ends.
     """
 
     def __init__(
@@ -97,6 +114,7 @@ class RealTaskLearner(PolicyLearner):
         seed: int,
         processing: Processing | None,
         num_threads: int | None,
+        stop_rule: str,
     ):
         name = type(self).__name__
         self.policy = checks.instance(f"{name}.policy", policy, GaussianMLPPolicy, "@GaussianMLPPolicy()")
@@ -106,6 +124,7 @@ class RealTaskLearner(PolicyLearner):
         self.seed = checks.integer(f"{name}.seed", seed, minimum=0, maximum=2**32 - 1)
         self.processing = part(f"{name}.processing", processing, Processing)
         self._num_threads = None if num_threads is None else checks.integer(f"{name}.num_threads", num_threads, 1)
+        self._stop_rule = checks.choice(f"{name}.stop_rule", stop_rule, STOP_RULES)
         self._env_steps = 0
 
     @property
@@ -117,6 +136,16 @@ class RealTaskLearner(PolicyLearner):
     def horizon(self) -> int:
         """H."""
         return self._horizon
+
+    @property
+    def stop_rule(self) -> str:
+        """When a real round ends."""
+        return self._stop_rule
+
+    @property
+    def num_threads(self) -> int | None:
+        """Simulation threads; None: the cores this process may use."""
+        return self._num_threads
 
     def _counted(self, steps: int) -> Metrics:
         """Books an iteration's real steps; returns the columns of it."""

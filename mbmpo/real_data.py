@@ -1,6 +1,6 @@
 """Real rollouts: tasks, random actions, and policies with their own weights per task (MB-MPO specification, 1.2, 5.1).
 
-Shapes: `M` tasks, `R` copies per task, `H` horizon, `G` task numbers.
+Shapes: `M` tasks, `R` rollouts per task, `H` horizon, `G` task numbers.
 """
 
 from collections.abc import Callable
@@ -36,17 +36,32 @@ def policy_sampler(
     num_threads: int | None = None,
     stop_rule: str = "global",
     record_final: bool = False,
+    copies_per_task: int | None = None,
 ) -> Sampler:
-    """A sampler of complete episodes with policy weights [M, ...], until M * R * H steps (section 5.1)."""
+    """A sampler of complete episodes with policy weights [M, ...], until M * R * H steps (section 5.1).
+
+    Args:
+        policy: acts.
+        family: what to simulate.
+        num_tasks: M.
+        rollouts_per_task: R.
+        horizon: H.
+        num_threads: see `Sampler`.
+        stop_rule: see `Sampler`.
+        record_final: see `Sampler`.
+        copies_per_task: copies that make the R * H steps of a task; None: R, side by side.
+    """
+    copies = rollouts_per_task if copies_per_task is None else min(copies_per_task, rollouts_per_task)
     return Sampler(
         family,
         policy.act,
         num_tasks,
-        rollouts_per_task,
+        copies,
         horizon,
         num_threads,
         host_act=policy.host_act,
         stop_rule=stop_rule,
+        min_steps=num_tasks * rollouts_per_task * horizon,
         record_final=record_final,
     )
 
@@ -99,6 +114,7 @@ def random_batch(
     record_final: bool = False,
     truncate: bool = False,
     watch: Callable[[SamplingSeconds], None] | None = None,
+    num_threads: int | None = None,
 ) -> Batch:
     """Rollouts of uniformly random actions in [-1, 1]^A (section 1.2, step 3, first iteration).
 
@@ -115,6 +131,7 @@ def random_batch(
         record_final: record what is observed after the last step of each path (O-7).
         truncate: cut and keep the paths that are running when the steps asked for have been made (O-23).
         watch: told where the time went.
+        num_threads: simulation threads; None: the cores this process may use.
     """
     batch = collect_random(
         family,
@@ -125,6 +142,7 @@ def random_batch(
         record_final=record_final,
         stop_rule="truncate" if truncate else "global",
         watch=watch,
+        num_threads=num_threads,
     )
     return _first_paths(batch, asked) if exact else batch
 

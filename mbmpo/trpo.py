@@ -37,6 +37,9 @@ class TRPOLearner(RealTaskLearner):
         seed: of everything.
         processing: baseline and advantages; default `Processing()`.
         num_threads: simulation threads; default: the cores this process may use.
+        stop_rule: "global": an iteration's real steps end when the finished episodes of all copies hold M * R * H of
+            them; "per_task": each copy's task by itself; "truncate": after H steps of every copy, running episodes
+            being cut and kept (O-23). Without early ends all are the same.
     """
 
     changeable = frozenset({"TRPOLearner.num_threads"})
@@ -53,6 +56,7 @@ class TRPOLearner(RealTaskLearner):
         seed: int = 1,
         processing: Processing | None = None,
         num_threads: int | None = None,
+        stop_rule: str = "global",
     ):
         name = "TRPOLearner"
         super().__init__(
@@ -64,6 +68,7 @@ class TRPOLearner(RealTaskLearner):
             seed=seed,
             processing=processing,
             num_threads=num_threads,
+            stop_rule=stop_rule,
         )
         self.meta_update = checks.instance(f"{name}.update", update, TRPO, "@TRPO()")
         self.plain = PlainUpdate(self.policy, self.meta_update, self.processing, self.horizon)
@@ -83,7 +88,8 @@ class TRPOLearner(RealTaskLearner):
                 self.num_tasks,
                 self.rollouts_per_task,
                 self.horizon,
-                num_threads=self._num_threads,
+                num_threads=self.num_threads,
+                stop_rule=self.stop_rule,
             )
         tasks = draw_tasks(self.family, self.num_tasks, self.seed, self.iteration)
         report("real sampling")

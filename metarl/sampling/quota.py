@@ -6,7 +6,6 @@ Shapes: `M` tasks, `R` copies per task, `H` horizon, `S` capacity; a *tick* is o
 from typing import NamedTuple
 
 from metarl.experiment import checks
-from metarl.sampling.steps import steps_capacity
 
 STOP_RULES = ("per_task", "global", "truncate")
 
@@ -44,6 +43,7 @@ def make_quota(
     "global": all tasks go on in lock-step until M*R*H steps are complete (MB-MPO specification, section 5.1), so that
     with early ends tasks contribute unequal numbers of steps. "truncate": every copy makes H steps, and the episodes
     that are still running are cut and kept, so that no step is lost (O-23). Without early ends all are the same.
+    Another number of steps than M*R*H makes the copies go on for so much longer or shorter.
 
     Args:
         stop_rule: one of `STOP_RULES`.
@@ -51,18 +51,15 @@ def make_quota(
         rollouts_per_task: R.
         horizon: H.
         ends_early: whether episodes can terminate before the horizon.
-        min_steps: for "global" and "truncate", another number than M*R*H; at least 1.
+        min_steps: of all tasks together, another number than M*R*H; at least 1. With "per_task" each task has the
+            same share, rounded up.
 
     Raises:
         UserError: an unknown rule, or a bad `min_steps`.
     """
     M, R, H = num_tasks, rollouts_per_task, horizon
     checks.choice("stop_rule", stop_rule, STOP_RULES)
-    if min_steps is None:
-        in_all = M * R * H
-    else:
-        checks.choice("stop_rule with min_steps", stop_rule, ("global", "truncate"))
-        in_all = checks.integer("min_steps", min_steps, minimum=1)
+    in_all = M * R * H if min_steps is None else checks.integer("min_steps", min_steps, minimum=1)
     if not ends_early:
         # All copies complete their episodes together: a round is so many sweeps of all copies.
         sweeps = -(-in_all // (M * R * H))
@@ -71,9 +68,10 @@ def make_quota(
         ticks = -(-in_all // (M * R))
         return Quota(R * ticks, None, ticks, R * ticks, truncates=True)
     if stop_rule == "per_task":
-        # After t ticks every copy has made t steps, of which fewer than H belong to its running episode: at tick
-        # 2H - 1 each copy has completed at least H steps, so each task at least R*H, and no round can be longer.
-        return Quota(R * H, None, 2 * H - 1, steps_capacity(R, H, True))
+        # After t ticks every copy has made t steps, of which fewer than H belong to its running episode: a task has
+        # completed at least R*(t - H + 1) steps. The last episode that it needs may overshoot by H - 1.
+        need = -(-in_all // M)
+        return Quota(need, None, -(-need // R) + H - 1, need + H - 1)
     # By the same count all copies together have completed at least M*R*(t - H + 1) steps.
     max_ticks = -(-in_all // (M * R)) + H - 1
     return Quota(max_ticks * R, in_all, max_ticks, max_ticks * R)

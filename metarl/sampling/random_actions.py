@@ -47,6 +47,7 @@ def collect_random(
     record_final: bool = False,
     stop_rule: str = "global",
     watch: Callable[[SamplingSeconds], None] | None = None,
+    num_threads: int | None = None,
 ) -> Batch:
     """Steps all copies with uniform actions until their finished episodes hold `min_steps` steps.
 
@@ -64,6 +65,7 @@ def collect_random(
         record_final: as in `Sampler`.
         stop_rule: "global", or "truncate": running episodes are cut and kept (O-23).
         watch: told where the time went.
+        num_threads: as in `Sampler`.
 
     Returns:
         The batch with one row per copy, [n, S, ...].
@@ -83,6 +85,7 @@ def collect_random(
         num_copies,
         1,
         horizon,
+        num_threads,
         stop_rule=stop_rule,
         min_steps=min_steps,
         record_final=record_final,

@@ -94,7 +94,7 @@ class Sampler:
                 arguments as arrays ([m, ...], shared ones among them), it returns a function of observation [m, R, O]
                 and standard_normal [m, R, A]. Default: `act` serves all sizes.
             stop_rule: "per_task", "global" or "truncate".
-            min_steps: for "global" and "truncate", steps of all tasks together instead of M*R*H.
+            min_steps: steps of all tasks together instead of M*R*H, so that a copy may make many episodes in a row.
             record_final: put what is observed after each episode's last step into the batch's info, as
                 FINAL_OBSERVATION; noise on observations is not added to it.
 

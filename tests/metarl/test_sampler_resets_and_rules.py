@@ -80,6 +80,51 @@ def test_global_rule_equals_plain_loops(seed, M, R, H, ends_early, ratio):
         assert not ends_early or sampler.num_lanes == 1
 
 
+@settings(max_examples=40, deadline=None)
+@given(**SIZES, threads=st.integers(1, 3), ends_early=st.booleans(), ratio=st.floats(0.05, 3.5))
+def test_another_number_of_steps_per_task_equals_plain_loops(seed, M, R, H, threads, ends_early, ratio):
+    """Every task by itself until its share is complete; a copy makes episodes for as long as that takes."""
+    rng = np.random.default_rng(seed)
+    tasks, args = make_tasks(rng, M), arguments(rng, M)
+    wanted = max(1, round(ratio * M * R * H))
+    family = ToyFamily(ends_early, reset_dim=2)
+    sampler = Sampler(family, act, M, R, H, threads, jit_compile=False, stop_rule="per_task", min_steps=wanted)
+    batch = sampler.collect(args, tasks, key(M, seed, phase="a"))
+    share = -(-wanted // M)
+    for i in range(M):
+        streams = [keyed_generator(seed, 5, phase, i) for phase in ("a", "a/reset")]
+        loop = reference_ticks(tasks[i], args["shift"][i], streams[0], R, H, ends_early, streams[1])
+        kept = []
+        while sum(map(len, kept)) < share:
+            for episode in next(loop):
+                # Without early ends whole sweeps are taken, as with the other rules.
+                if sum(map(len, kept)) < share or not ends_early:
+                    kept.append(episode)
+        assert_task(batch, i, kept)
+
+
+@settings(max_examples=25, deadline=None)
+@given(**SIZES, threads=st.integers(1, 2), rollouts=st.integers(1, 4))
+def test_truncation_after_another_number_of_steps(seed, M, R, H, threads, rollouts):
+    """R copies make so many times H steps, all of which are kept; whole episodes are as without a cut."""
+    rng = np.random.default_rng(seed)
+    tasks, args = make_tasks(rng, M), arguments(rng, M)
+    wanted = M * R * H * rollouts
+    family = ToyFamily(True, reset_dim=2)
+    sampler = Sampler(family, act, M, R, H, threads, jit_compile=False, stop_rule="truncate", min_steps=wanted)
+    steps, episodes, _ = sampler.collect(args, tasks, key(M, seed, phase="a"))
+    assert steps.valid.shape == (M, R * H * rollouts)
+    assert steps.valid.all()
+    for i in range(M):
+        streams = [keyed_generator(seed, 5, phase, i) for phase in ("a", "a/reset")]
+        loop = reference_ticks(tasks[i], args["shift"][i], streams[0], R, H, True, streams[1])
+        # At the last tick what ends by itself and what is cut stand copy by copy.
+        whole = [episode for _ in range(H * rollouts - 1) for episode in next(loop)]
+        mine = episodes.task == i
+        np.testing.assert_array_equal(episodes.length[mine][: len(whole)], [len(episode) for episode in whole])
+        assert mine.sum() - len(whole) <= R
+
+
 def test_rules_agree_without_early_ends():
     M, R, H = 5, 3, 7
     rng = np.random.default_rng(0)
@@ -106,8 +151,6 @@ def test_resets_do_not_depend_on_the_split():
 def test_bad_rules_are_one_line():
     with pytest.raises(UserError, match="stop_rule must be one of per_task, global, truncate; got 'globl'"):
         make_quota("globl", 1, 1, 1, True)
-    with pytest.raises(UserError, match="min_steps"):
-        make_quota("per_task", 1, 1, 1, True, 5)
     with pytest.raises(UserError, match="min_steps must be at least 1"):
         make_quota("global", 1, 1, 1, True, 0)
 
