@@ -139,6 +139,14 @@ class RunDirectory:
                 what = ", ".join((foreign or ["checkpoints"])[:3])
                 raise UserError(f"{self.root} is not empty and not a run (it holds {what}); choose another --logdir")
             return
+        self.require_same(operative_config, bound, ignored)
+
+    def require_same(self, operative_config: str, bound: Iterable[Key], ignored: Callable[[Key], bool]) -> None:
+        """Checks that the run that is here was built with the same values; only reads. Arguments as of `check`.
+
+        Raises:
+            UserError: it was not, or its operative configuration cannot be read.
+        """
         try:
             stored = gin_bindings.read(self.path("operative_config.gin").read_text(encoding="utf-8"))
         except (SyntaxError, ValueError, tokenize.TokenError) as error:

@@ -67,7 +67,11 @@ def make_index(request: Request) -> SweepIndex:
     root = (
         Path(request.logdir) if request.logdir else sweeps.default_folder(request.gin_files, request.gin_params, axes)
     )
-    return SweepIndex(root, request.gin_files, request.gin_params, sweeps.plan(axes, seeds))
+    common = sweeps.configuration(bound, [name for axis in axes for name in axis.names])
+    index = SweepIndex(root, request.gin_files, request.gin_params, sweeps.plan(axes, seeds), common)
+    if index.suspicious:
+        sweep_check.require_same(request.gin_files, request.gin_params, index.samples())
+    return index
 
 
 def dry_run(request: Request) -> str:

@@ -11,18 +11,26 @@ logs/                   what each run's process said
 import contextlib
 import dataclasses
 import json
-import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from metarl.experiment.errors import UserError
 from metarl.experiment.run_directory import RunDirectory, csv_text
-from metarl.experiment.sweeps import FINISHED, INTERRUPTED, PENDING, RUNNING, SweepRun
+from metarl.experiment.sweeps import (
+    FINISHED,
+    INTERRUPTED,
+    LENGTHENS,
+    PENDING,
+    RUNNING,
+    Configuration,
+    SweepRun,
+    bound_keys,
+    configuration,
+)
 
 STATE_FILE, INDEX_FILE, LOGS = "sweep.json", "index.csv", "logs"
 _FORMAT = 1
-_LENGTHENS = re.compile(r"\s*ITERATIONS\s*=")
 
 
 class SweepIndex:
@@ -33,14 +41,28 @@ class SweepIndex:
         gin_files: of the runs.
         gin_params: of the runs, besides the swept values.
         planned: the runs wanted. Others that the folder knows stay in its index untouched.
+        configuration: that the runs have in common.
 
     Raises:
-        UserError: the folder is no sweep's, or another sweep's.
+        UserError: the folder is no sweep's, another sweep's, or has finished runs of more meta-updates.
+
+    Attributes:
+        runs: the planned ones, with what the folder knows of them.
+        suspicious: whether the folder's runs may have another configuration; their own folders tell.
     """
 
-    def __init__(self, root: Path, gin_files: Sequence[str], gin_params: Sequence[str], planned: Sequence[SweepRun]):
+    def __init__(
+        self,
+        root: Path,
+        gin_files: Sequence[str],
+        gin_params: Sequence[str],
+        planned: Sequence[SweepRun],
+        configuration: Configuration,
+    ):
         self.directory = RunDirectory(root)
         self.root = root
+        self.suspicious = False
+        self._configuration = configuration
         self._base: dict[str, Any] = {"gin_files": list(gin_files), "gin_params": list(gin_params)}
         self._planned = list(planned)
         self.runs: list[SweepRun] = []
@@ -51,7 +73,7 @@ class SweepIndex:
         stored = self._read()
         self._running = {run.folder for run in stored if run.state == RUNNING}
         for run in stored:
-            gone = run.state == FINISHED and not (self.run_path(run) / "operative_config.gin").is_file()
+            gone = run.state == FINISHED and not self._begun(run)
             if gone or run.state == RUNNING:
                 run.state = INTERRUPTED if run.state == RUNNING else PENDING
         known = {run.folder: run for run in stored}
@@ -79,7 +101,10 @@ class SweepIndex:
                 SweepRun(**{**run, "folder": str(run["folder"]), "values": dict(run["values"])})
                 for run in stored["runs"]
             ]
-            base = {name: stored[name] for name in self._base}
+            base = {name: [str(text) for text in stored[name]] for name in self._base}
+            base |= {name: stored.get(name) for name in ("configuration", "iterations")}
+            if not isinstance(base["iterations"], int | None):
+                raise TypeError
         except OSError as error:
             raise UserError(f"cannot use --logdir {self.root}: {error.strerror}") from error
         except (ValueError, KeyError, TypeError) as error:
@@ -88,17 +113,39 @@ class SweepIndex:
         return runs
 
     def _check_same(self, stored: dict[str, Any], runs: list[SweepRun]) -> None:
-        for name, flag in (("gin_files", "--gin_file"), ("gin_params", "--gin_param")):
-            there = [text for text in stored[name] if not _LENGTHENS.match(text)]
-            here = [text for text in self._base[name] if not _LENGTHENS.match(text)]
-            if there != here:
-                raise UserError(
-                    f"{self.root} holds a sweep with {flag} {', '.join(there) or 'absent'}, "
-                    f"not {', '.join(here) or 'absent'}; choose another --logdir"
-                )
-        if stored != self._base:  # another number of ITERATIONS: every run looks for itself whether it is complete
-            for run in runs:
-                run.state = PENDING
+        there, here = stored["gin_files"], self._base["gin_files"]
+        if there != here:
+            raise UserError(
+                f"{self.root} holds a sweep with --gin_file {', '.join(there)}, not {', '.join(here)}; "
+                "choose another --logdir"
+            )
+        digest, length = stored["configuration"], stored["iterations"]
+        wanted = self._configuration.iterations
+        if digest is None:  # written before sweeps kept one, when only the command line was looked at
+            params = [[text for text in of["gin_params"] if not LENGTHENS.match(text)] for of in (stored, self._base)]
+            self.suspicious = params[0] != params[1]
+            length = configuration(bound_keys(there, stored["gin_params"])).iterations
+        else:
+            self.suspicious = digest != self._configuration.digest
+        finished = [run for run in runs if run.state == FINISHED and self._begun(run)]
+        if length == wanted or not finished:
+            return
+        if length is not None and wanted is not None and wanted < length:
+            raise UserError(
+                f"{self.root} holds finished runs of {length} meta-updates, more than the {wanted} wanted; "
+                "raise ITERATIONS or choose another --logdir"
+            )
+        for run in finished:  # every run looks for itself whether it is complete
+            run.state = PENDING
+
+    def samples(self) -> list[tuple[SweepRun, Path]]:
+        """Returns a run of every combination of values that has begun, with its folder: what it was built with."""
+        begun = [run for run in (*self._others, *self.runs) if self._begun(run)]
+        by_values = {tuple(sorted(run.values.items())): run for run in begun}
+        return [(run, self.run_path(run)) for run in by_values.values()]
+
+    def _begun(self, run: SweepRun) -> bool:
+        return (self.run_path(run) / "operative_config.gin").is_file()
 
     def is_running(self, run: SweepRun) -> bool:
         """Tells whether somebody trains a run at the moment: a living sweep said so, or its folder is locked."""
@@ -116,7 +163,8 @@ class SweepIndex:
     def write(self) -> None:
         """Writes both files; each is replaced as a whole."""
         everything = [*self.runs, *self._others]
-        content = {"format": _FORMAT, **self._base, "runs": [dataclasses.asdict(run) for run in everything]}
+        told = {"configuration": self._configuration.digest, "iterations": self._configuration.iterations}
+        content = {"format": _FORMAT, **self._base, **told, "runs": [dataclasses.asdict(run) for run in everything]}
         self.directory.write_text(STATE_FILE, json.dumps(content, indent=1) + "\n")
         rows = []
         for run in everything:

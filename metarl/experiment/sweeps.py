@@ -6,9 +6,9 @@ import itertools
 import json
 import re
 import tokenize
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gin import config_parser
 
@@ -20,7 +20,8 @@ from metarl.experiment.sweep_lines import Axis
 
 PENDING, RUNNING, FINISHED, FAILED, INTERRUPTED = "pending", "running", "finished", "failed", "interrupted"
 _LONGEST_LABEL = 80
-_LENGTHENS = re.compile(r"\s*ITERATIONS\s*=")
+_LENGTH = "Experiment.iterations"
+LENGTHENS = re.compile(r"\s*ITERATIONS\s*=")
 
 
 @dataclasses.dataclass
@@ -86,6 +87,31 @@ def bound_keys(gin_files: Sequence[str], gin_params: Sequence[str] = ()) -> dict
     for statement in gin_params:
         read(statement, f"--gin_param={statement.strip()!r}", ())
     return bound
+
+
+class Configuration(NamedTuple):
+    """What all runs of a sweep have in common.
+
+    Attributes:
+        digest: of all that is bound, but for the swept names, the seed and the number of meta-updates.
+        iterations: meta-updates of every run; None if they are swept or not told by a plain number.
+    """
+
+    digest: str
+    iterations: int | None
+
+
+def configuration(bound: Mapping[Key, Any], swept: Iterable[str] = ()) -> Configuration:
+    """Returns what is left of the bindings when the swept names, whatever they were bound to, are taken away."""
+    varied = {Key("SEED", MACRO, "value"), *gin_bindings.read("".join(f"{name} = 0\n" for name in swept))}
+    kept = {key: value for key, value in bound.items() if key not in varied}
+    lengths = [text for key, text in gin_bindings.without_macros(kept).items() if key.owner == _LENGTH]
+    kept = {
+        key: value for key, value in kept.items() if key.owner != _LENGTH and key != Key("ITERATIONS", MACRO, "value")
+    }
+    resolved = sorted((*key, text) for key, text in gin_bindings.without_macros(kept).items())
+    digest = hashlib.sha256(json.dumps(resolved).encode()).hexdigest()
+    return Configuration(digest, int(lengths[0]) if len(lengths) == 1 and lengths[0].isdigit() else None)
 
 
 def resolve_names(axes: Sequence[Axis], bound: dict[Key, Any]) -> list[Axis]:
@@ -155,7 +181,7 @@ def _folder(values: dict[str, str]) -> list[str]:
 def default_folder(gin_files: Sequence[str], gin_params: Sequence[str], axes: Sequence[Axis]) -> Path:
     """Returns `runs/<config>/sweep_<names>_<hash>`: the same for the same sweep, whatever its values and seeds."""
     names = [name for axis in axes for name in axis.names]
-    fixed = [text for text in gin_params if not _LENGTHENS.match(text)]
+    fixed = [text for text in gin_params if not LENGTHENS.match(text)]
     digest = hashlib.sha256(json.dumps([list(gin_files), fixed, sorted(names)]).encode()).hexdigest()[:8]
     readable = re.sub(r"[^A-Za-z0-9]+", "_", "_".join(names) or "seeds").strip("_")[:40].strip("_")
     return default_path(gin_files, None) / f"sweep_{readable}_{digest}"

@@ -8,9 +8,9 @@ import experiment_tools as tools
 import pytest
 from experiment_tools import assert_help_is_quick, contents, rows, toy  # noqa: F401
 
-from metarl.experiment import sweep_check
+from metarl.experiment import sweep_check, sweep_command
 from metarl.experiment.errors import UserError
-from metarl.experiment.sweeps import SweepRun
+from metarl.experiment.sweeps import FINISHED, SweepRun
 
 PROGRAM = "launchers.sweep"
 TINY = (
@@ -82,6 +82,29 @@ def test_a_value_that_is_wrong_in_some_runs_only_is_theirs_to_tell(tmp_path, mon
     sweep_check.require_buildable(("toy.gin",), (), (wrong, right))
     with pytest.raises(UserError, match=r"^steepness must be at least 0\.0, got -1"):
         sweep_check.require_buildable(("toy.gin",), (), (wrong,))
+    assert contents(tmp_path) == before
+
+
+def test_a_gin_file_edited_between_two_calls_is_refused_by_the_rule_of_the_run_folders(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", tools.program_environment()["PYTHONPATH"])
+    request = sweep_command.Request(("toy.gin",), (), ("META_BATCH_SIZE=[2, 3]",), seeds="1", logdir="s")
+    index = sweep_command.make_index(request)
+    for run in index.runs:
+        tools.run(*run.bindings, logdir=index.run_path(run), seed=1)
+        run.state = FINISHED
+    index.write()
+    original = (tmp_path / "toy.gin").read_text()
+    (tmp_path / "toy.gin").write_text(original + "Experiment.checkpoint_every = 3\nToyLearner.learning_rate = 0.1\n")
+    assert [run.state for run in sweep_command.make_index(request).runs] == [FINISHED, FINISHED]
+
+    (tmp_path / "toy.gin").write_text(original + "ToyLearner.learning_rate = 0.5\n")
+    before = contents(tmp_path)
+    done = launch("--gin_file=toy.gin", "--sweep=META_BATCH_SIZE=[4]", "--seeds=1", "--logdir=s")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"error: {index.run_path(index.runs[0])} holds a run of another configuration: "
+        "ToyLearner.learning_rate is 0.1 there and 0.5 here; choose another --logdir\n"
+    )
     assert contents(tmp_path) == before
 
 

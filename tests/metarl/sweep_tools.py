@@ -19,6 +19,7 @@ ITERATIONS = 3
 RATE = 0.5
 WIDTH = 1
 HEIGHT = 1
+Experiment.iterations = %ITERATIONS
 Thing.speed = %RATE
 Thing.mass = 2
 Other.mass = 3

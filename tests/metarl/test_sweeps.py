@@ -1,5 +1,6 @@
 """Sweep lines, the runs they make, and the folder that knows them."""
 
+import json
 import math
 import re
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from configs import sweep_lines as independent
-from metarl.experiment import sweep_command, sweep_lines, sweeps
+from metarl.experiment import sweep_check, sweep_command, sweep_lines, sweeps
 from metarl.experiment.errors import UserError
 from metarl.experiment.sweep_command import Request
 from metarl.experiment.sweep_lines import Axis
@@ -152,24 +153,89 @@ def test_a_symbolic_link_that_leads_out_is_refused(study):
         sweep_command.make_index(Request(("study.gin",), sweeps=("RATE=[1]",), logdir="s"))
 
 
+def finished_index(request):
+    """The index of a sweep whose runs are finished, without what they trained."""
+    index = sweep_command.make_index(request)
+    for run in index.runs:
+        run.state = sweeps.FINISHED
+        index.run_path(run).mkdir(parents=True)
+        (index.run_path(run) / "operative_config.gin").write_text("")
+    index.write()
+    return index
+
+
+def states(request):
+    return [run.state for run in sweep_command.make_index(request).runs]
+
+
 def test_a_folder_that_is_no_sweep_or_another_sweep_is_refused(study):
     (study / "other").mkdir()
     (study / "other" / "precious").write_text("")
     with pytest.raises(UserError, match="not empty and not a sweep"):
         sweep_command.make_index(Request(("study.gin",), sweeps=("RATE=[1]",), logdir="other"))
-    (study / "s").mkdir()
-    request = Request(("study.gin",), ("WIDTH = 2", "ITERATIONS = 5"), ("RATE=[1]",), logdir="s")
-    index = sweep_command.make_index(request)
-    index.runs[0].state = sweeps.FINISHED
-    (study / "s" / index.runs[0].folder).mkdir(parents=True)
-    (study / "s" / index.runs[0].folder / "operative_config.gin").write_text("")
-    index.write()
-    assert sweep_command.make_index(request).runs[0].state == sweeps.FINISHED
-    with pytest.raises(UserError, match="--gin_param WIDTH = 2, not WIDTH = 3"):
-        sweep_command.make_index(request._replace(gin_params=("WIDTH = 3",)))
-    longer = sweep_command.make_index(request._replace(gin_params=("WIDTH = 2", "ITERATIONS = 9")))
-    assert longer.runs[0].state == sweeps.PENDING
+    request = Request(("study.gin",), sweeps=("RATE=[1]",), logdir="s")
+    finished_index(request)
+    assert states(request) == [sweeps.FINISHED]
+    (study / "twin.gin").write_text((study / "study.gin").read_text())
+    with pytest.raises(UserError, match=r"^s holds a sweep with --gin_file study\.gin, not twin\.gin; choose another"):
+        sweep_command.make_index(request._replace(gin_files=("twin.gin",)))
     for text in ("{", "[]", '{"runs": [1]}', '{"runs": [{"odd": 1}], "gin_files": [], "gin_params": []}'):
         (study / "s" / "sweep.json").write_text(text)
         with pytest.raises(UserError, match=r"sweep.json cannot be read"):
             sweep_command.make_index(request)
+
+
+@pytest.mark.parametrize("by", ["--gin_param", "the file", "--gin_param, written by an older version"])
+def test_more_iterations_make_finished_runs_look_again_and_fewer_are_refused(study, by):
+    request = Request(("study.gin",), ("ITERATIONS = 5",), ("RATE=[1, 2]",), logdir="s")
+    finished_index(request)
+    if "older" in by:
+        without_configuration(study / "s" / "sweep.json")
+
+    def wanting(number):
+        if by == "the file":
+            (study / "study.gin").write_text((study / "study.gin").read_text() + f"ITERATIONS = {number}\n")
+            return request._replace(gin_params=())
+        return request._replace(gin_params=(f"ITERATIONS = {number}",))
+
+    assert states(wanting(5)) == [sweeps.FINISHED] * 2
+    assert states(wanting(9)) == [sweeps.PENDING] * 2
+    with pytest.raises(UserError) as caught:
+        sweep_command.make_index(wanting(4))
+    assert str(caught.value).startswith("s holds finished runs of 5 meta-updates, more than the 4 wanted; raise ITER")
+
+
+def without_configuration(path):
+    """Takes away what older versions did not write."""
+    content = json.loads(path.read_text())
+    del content["configuration"], content["iterations"]
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(
+    ("edit", "looks"),
+    [
+        ("# a word\nRATE = 0.7\nSEED = 9\nITERATIONS = 4", False),
+        ("WEIGHT = 2\nThing.mass = %WEIGHT", False),
+        ("Thing.mass = 3", True),
+        ("Thing.force = 3", True),
+    ],
+)
+@pytest.mark.parametrize("older", [False, True])
+def test_only_an_edit_that_may_matter_is_looked_at_closely(study, monkeypatch, edit, looks, older):
+    """Without importing what is configured; a sweep that an older version wrote tells nothing of the files."""
+    request = Request(("study.gin",), sweeps=("RATE=[1, 2]",), seeds="1,2", logdir="s")
+    index = finished_index(request)
+    compared = []
+    monkeypatch.setattr(sweep_check, "require_same", lambda *arguments: compared.append(arguments))
+    if older:
+        without_configuration(study / "s" / "sweep.json")
+    (study / "study.gin").write_text((study / "study.gin").read_text() + edit)
+    sweep_command.make_index(request._replace(sweeps=("RATE=[2, 3]",)))
+    if older or not looks:
+        assert compared == []
+        return
+    [(files, params, samples)] = compared
+    assert (files, params) == (("study.gin",), ())
+    assert sorted(run.values["RATE"] for run, _ in samples) == ["1", "2"]
+    assert {path for _, path in samples} <= {index.run_path(run) for run in index.runs}
