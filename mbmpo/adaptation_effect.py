@@ -1,8 +1,9 @@
 """How far adaptation moves the policy, and how far the models disagree there (MB-MPO specification, section 9.2).
 
-Shapes: `M` tasks, `S` steps per task, `O` observation, `A` action, `n` rows that are looked at.
+Sums over rows, so that shards can be added up. Shapes: `n` rows, `O` observation, `A` action.
 """
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,13 +15,38 @@ from mbmpo.objectives import Phase
 from mbmpo.policies import GaussianMLPPolicy, Weights
 from metarl.compiled import Compiled
 from metarl.experiment.learner import Metrics
+from metarl.sampling.steps import Steps
 
-# Rows of each task: means over them are what is logged, and every row costs all models.
-_ROWS = 100
+Sums = dict[str, float]
+"""Sums over rows by the name of their column, and the number of "rows"."""
+
+# Rows predicted at a time: the models' activations of all of an iteration's would take gigabytes.
+_BLOCK = 4000
+
+
+class Disagreement:
+    """The models' standard deviation, averaged over the dimensions, on imagined steps.
+
+    Args:
+        ensemble: the models.
+    """
+
+    def __init__(self, ensemble: DynamicsEnsemble):
+        self._spread = Compiled(ensemble.disagreement)
+
+    def __call__(self, effective: Any, steps: Steps | Phase) -> Sums:
+        """Its sum over all valid rows.
+
+        Args:
+            effective: the models.
+            steps: what was imagined.
+        """
+        spread = _sum(lambda *rows: self._spread(effective, *rows), steps.valid, (steps.observation, steps.action))
+        return {"rows": float(np.count_nonzero(steps.valid)), "model/disagreement": spread}
 
 
 class AdaptationEffect:
-    """Compiled statistics on the steps of adapted policies.
+    """KL(theta || theta'_i) and the models' disagreement on the steps of adapted policies.
 
     Args:
         policy: the policy.
@@ -28,33 +54,46 @@ class AdaptationEffect:
     """
 
     def __init__(self, policy: GaussianMLPPolicy, ensemble: DynamicsEnsemble):
-        def measure(weights: Weights, effective: Any, phase: Phase, rows: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            observation, action, adapted = (
-                tf.gather(x, rows, batch_dims=1) for x in (phase.observation, phase.action, phase.logits)
-            )
-            unadapted = policy.logits(weights, observation)
-            flat = [tf.reshape(x, [-1, x.shape[-1]]) for x in (observation, action)]
-            spread = ensemble.predict_std(effective, *flat)
-            return tf.reduce_mean(distributions.kl_divergence(unadapted, adapted)), tf.reduce_mean(spread)
+        def divergence(weights: Weights, observation: tf.Tensor, adapted: tf.Tensor) -> tf.Tensor:
+            unadapted = policy.logits(weights, observation[tf.newaxis])[0]
+            return distributions.kl_divergence(unadapted, adapted)
 
-        self._measure = Compiled(measure)
+        self._divergence = Compiled(divergence)
+        self._disagreement = Disagreement(ensemble)
 
-    def __call__(self, weights: Weights, effective: Any, phase: Phase) -> Metrics:
-        """KL(theta || theta'_i) and the models' standard deviation on about 100 steps of each task, evenly spaced.
+    def __call__(self, weights: Weights, effective: Any, phase: Phase) -> Sums:
+        """Their sums over all valid rows.
 
         Args:
             weights: theta.
             effective: the models.
             phase: steps of the adapted policies.
         """
-        valid = np.asarray(phase.valid)
-        rows = np.stack([_spaced(np.flatnonzero(mine)) for mine in valid]).astype(np.int32)
-        divergence, spread = self._measure(weights, effective, phase, rows)
-        return {"adaptation/kl_pre_post": float(divergence), "model/disagreement": float(spread)}
+        divergence = _sum(
+            lambda *rows: self._divergence(weights, *rows), phase.valid, (phase.observation, phase.logits)
+        )
+        return {"adaptation/kl_pre_post": divergence, **self._disagreement(effective, phase)}
 
 
-def _spaced(rows: np.ndarray) -> np.ndarray:
-    """100 of the rows, evenly spaced; the first step where there are none."""
-    if not len(rows):
-        return np.zeros(_ROWS, np.int64)
-    return rows[np.linspace(0, len(rows) - 1, _ROWS).astype(np.int64)]
+def means(parts: Sequence[Sums]) -> Metrics:
+    """The columns: means over the rows of all shards; None where there is no row."""
+    rows = sum(part["rows"] for part in parts)
+    names = [name for name in parts[0] if name != "rows"]
+    return {name: sum(part[name] for part in parts) / rows if rows else None for name in names}
+
+
+def _sum(function: Callable[..., tf.Tensor], valid: Any, arrays: Sequence[Any]) -> float:
+    """Sum of a function of rows, [n] for arrays [n, ...], over the valid rows of [M, S, ...], block by block."""
+    rows = np.flatnonzero(np.asarray(valid))
+    size = min(
+        _BLOCK, 1 << max(len(rows) - 1, 0).bit_length()
+    )  # every number of rows is a compiled function of its own
+    flat = [np.reshape(np.asarray(x), (-1, np.shape(x)[-1])) for x in arrays]
+    found = 0.0
+    for begin in range(0, len(rows), size):
+        block = rows[begin : begin + size]
+        # All blocks have one shape; the last is filled up with a row that it has anyway.
+        taken = np.concatenate([block, np.full(size - len(block), block[0])])
+        values = function(*(tf.constant(x[taken]) for x in flat)).numpy()
+        found += float(np.sum(values[: len(block)], dtype=np.float64))
+    return found

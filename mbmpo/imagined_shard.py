@@ -5,7 +5,7 @@ Shapes: `M` tasks of the shard, `S` steps per task.
 
 from typing import Any
 
-from mbmpo.adaptation_effect import AdaptationEffect
+from mbmpo.adaptation_effect import AdaptationEffect, Sums
 from mbmpo.dynamics import DynamicsEnsemble
 from mbmpo.imagination import Imagination
 from mbmpo.meta_objective import MetaObjective
@@ -13,7 +13,6 @@ from mbmpo.policies import Weights
 from mbmpo.processing import Processing
 from mbmpo.shard import Account, MetaShard
 from mbmpo.transitions import Transitions
-from metarl.experiment.learner import Metrics
 from metarl.sampling.steps import Steps
 from metarl.scaling.shard import TaskBatch
 
@@ -79,7 +78,7 @@ class ImaginedShard(MetaShard):
         self._effective = effective
         self._imagined.use(effective, buffer)
 
-    def adaptation_effect(self, key: Any, parameters: Weights) -> Metrics:
-        """What adaptation from theta changes and where the models disagree, on the steps kept under `key`."""
+    def adaptation_effect(self, key: Any, parameters: Weights) -> Sums:
+        """Sums of what adaptation from theta changes and where the models disagree, on the steps kept under `key`."""
         weights = self._objective.policy_weights(parameters)
         return self._effect(weights, self._effective, self.kept_phase(key))

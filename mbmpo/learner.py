@@ -20,7 +20,7 @@ import gin
 import numpy as np
 from matplotlib.figure import Figure
 
-from mbmpo import reporting, training_plots
+from mbmpo import adaptation_effect, reporting, training_plots
 from mbmpo.dynamics import DynamicsEnsemble
 from mbmpo.finite import require_finite
 from mbmpo.imagination import Imagination
@@ -272,11 +272,7 @@ class MBMPOLearner(ImaginingLearner):
 
     def _model_metrics(self, theta: Weights, adaptations: list[Adaptation]) -> Metrics:
         """What adaptation from theta changes and where the models disagree, on the latest imagined steps (9.2)."""
-        found = self.pool.call("adaptation_effect", key=adaptations[0].key, parameters=theta)
-        if len(found) == 1:
-            return found[0]
-        # Every task is looked at on the same number of rows.
-        return {name: float(np.average([part[name] for part in found], weights=self.pool.sizes)) for name in found[0]}
+        return adaptation_effect.means(self.pool.call("adaptation_effect", key=adaptations[0].key, parameters=theta))
 
     def _map_plasticity(self, report: Report) -> Metrics:
         """Maps of the present policy, of what it adapted to real data to before the fit, and of the fitted models."""

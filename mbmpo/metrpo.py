@@ -13,7 +13,7 @@ from typing import Any
 import gin
 import numpy as np
 
-from mbmpo import reporting
+from mbmpo import adaptation_effect, reporting
 from mbmpo.dynamics import DynamicsEnsemble
 from mbmpo.finite import require_finite
 from mbmpo.imagination import Imagination
@@ -166,7 +166,7 @@ class METRPOLearner(ImaginingLearner):
         """The shard that imagines the rows [first, first + count) of every batch."""
         whole = count == self.num_units
         imagination = self.imagination if whole else self._make_imagination(first, count)
-        return PlainShard(imagination, self.objective, self.processing)
+        return PlainShard(imagination, self.objective, self.processing, self.ensemble)
 
     def _improve(self, report: Report) -> Metrics:
         """The TRPO steps, each on a fresh imagined batch."""
@@ -201,6 +201,7 @@ class METRPOLearner(ImaginingLearner):
         }
         metrics["imagined/updates_made"] = len(infos)
         metrics |= reporting.update_metrics(infos, self.meta_update.info_names)
+        metrics |= adaptation_effect.means(self.pool.call("disagreement"))
         return metrics | {f"time/imagined_{name}": value / len(returns) for name, value in seconds.items()}
 
     def _model_returns(self, effective: Any) -> np.ndarray | None:

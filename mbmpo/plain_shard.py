@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from mbmpo.adaptation_effect import Disagreement, Sums
+from mbmpo.dynamics import DynamicsEnsemble
 from mbmpo.imagination import Imagination
 from mbmpo.meta_objective import Argument, Evaluation, MetaObjective
 from mbmpo.objectives import MetaData, make_phase
@@ -26,7 +28,7 @@ class Returns(NamedTuple):
     rollouts: int
 
 
-class Sums(NamedTuple):
+class BatchSums(NamedTuple):
     """`processing.Predicted` without what stays in the shard."""
 
     gram: np.ndarray
@@ -43,11 +45,14 @@ class PlainShard(Shard[Returns]):
         imagination: of the shard's rows.
         objective: losses and constraint, compiled.
         processing: baseline and advantages.
+        ensemble: the models.
     """
 
     remembered = ("use", "collect", "predict", "prepare")
 
-    def __init__(self, imagination: Imagination, objective: MetaObjective, processing: Processing):
+    def __init__(
+        self, imagination: Imagination, objective: MetaObjective, processing: Processing, ensemble: DynamicsEnsemble
+    ):
         self.num_tasks = imagination.rows_per_task
         self._imagination, self._objective = imagination, objective
         self._models: tuple[Any, Transitions | None] = (None, None)
@@ -55,6 +60,7 @@ class PlainShard(Shard[Returns]):
         self._advantage: Any = None
         self._weight = 1.0
         self._data: MetaData | None = None
+        self._disagreement = Disagreement(ensemble)
         horizon = imagination.horizon
         self._predict = Compiled(lambda steps, coefficients: processing.predicted(steps, coefficients, horizon))
         self._squares = Compiled(
@@ -83,11 +89,15 @@ class PlainShard(Shard[Returns]):
         self._data = None
         return Returns(float(imagined.mean_return[0]), int(imagined.num_episodes[0]))
 
-    def predict(self, coefficients: np.ndarray) -> Sums:
+    def disagreement(self) -> Sums:
+        """The models' disagreement on the latest rows, summed over them."""
+        return self._disagreement(self._models[0], self._steps)
+
+    def predict(self, coefficients: np.ndarray) -> BatchSums:
         """Advantages with the baseline of the batch before, [1, B]; keeps them and returns their sums."""
         found: Predicted = self._predict(self._steps, coefficients)
         self._advantage = found.advantage
-        return Sums(found.gram.numpy(), found.moment.numpy(), *(float(x) for x in found[3:]))
+        return BatchSums(found.gram.numpy(), found.moment.numpy(), *(float(x) for x in found[3:]))
 
     def squares(self, mean: float) -> float:
         """Sum of the advantages' squared deviations from a mean."""

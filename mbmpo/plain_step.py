@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from mbmpo.meta_objective import Argument, Evaluation, joined_terms
 from mbmpo.meta_updates import Info, MetaUpdate
-from mbmpo.plain_shard import Returns, Sums
+from mbmpo.plain_shard import BatchSums, Returns
 from mbmpo.policies import Weights
 from mbmpo.processing import Processing
 from metarl.compiled import Compiled
@@ -53,7 +53,7 @@ class PlainStep:
         Returns:
             New weights, the baseline fitted on this batch, and what the update reports.
         """
-        sums: list[Sums] = self._pool.call("predict", coefficients=coefficients)
+        sums: list[BatchSums] = self._pool.call("predict", coefficients=coefficients)
         count = sum(part.steps for part in sums)
         mean = sum(part.total for part in sums) / count
         variance = sum(self._pool.call("squares", mean=mean)) / count

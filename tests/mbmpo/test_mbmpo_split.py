@@ -81,7 +81,8 @@ def test_two_shards_agree_with_one(case):
     for name in one if case == "MAML" else ():
         if name.startswith("pre_update/"):
             np.testing.assert_allclose(two[name], one[name], rtol=1e-6, err_msg=name)
-    if "adaptation/kl_pre_post" in one:
+    assert ("model/disagreement" in one) == (case != "MAML")
+    if "model/disagreement" in one:
         np.testing.assert_allclose(two["model/disagreement"], one["model/disagreement"], rtol=1e-3)
 
 
