@@ -20,7 +20,8 @@ from metarl.sampling.steps import Steps
 Sums = dict[str, float]
 """Sums over rows by the name of their column, and the number of "rows"."""
 
-# Rows predicted at a time: the models' activations of all of an iteration's would take gigabytes.
+# Rows predicted at a time: the models' activations of all of an iteration's would take gigabytes. Made-up errors that
+# depend on the rows of a call (the smooth mask) are those of a block.
 _BLOCK = 4000
 
 
@@ -85,9 +86,8 @@ def means(parts: Sequence[Sums]) -> Metrics:
 def _sum(function: Callable[..., tf.Tensor], valid: Any, arrays: Sequence[Any]) -> float:
     """Sum of a function of rows, [n] for arrays [n, ...], over the valid rows of [M, S, ...], block by block."""
     rows = np.flatnonzero(np.asarray(valid))
-    size = min(
-        _BLOCK, 1 << max(len(rows) - 1, 0).bit_length()
-    )  # every number of rows is a compiled function of its own
+    # Every number of rows is a compiled function of its own.
+    size = min(_BLOCK, 1 << max(len(rows) - 1, 0).bit_length())
     flat = [np.reshape(np.asarray(x), (-1, np.shape(x)[-1])) for x in arrays]
     found = 0.0
     for begin in range(0, len(rows), size):
