@@ -57,7 +57,7 @@ class Scale(NamedTuple):
 
     tesp: Experiment = TESP
     mbmpo: Experiment = MBMPO
-    iterations: int = 3
+    iterations: int = 6
     megabytes: int = 16
     repetitions: int = 200
     judged: bool = True

@@ -62,8 +62,8 @@ def load(path):
 @pytest.mark.parametrize(
     "cases",
     [
-        ("tesp", "real_maml", "metrpo"),
-        pytest.param(("maml", "metasgd", "maesn", "tesp_adapt_policy", "mbmpo"), marks=pytest.mark.slow),
+        ("tesp", "real_maml"),
+        pytest.param(("maml", "metasgd", "maesn", "tesp_adapt_policy", "mbmpo", "metrpo"), marks=pytest.mark.slow),
     ],
     ids=",".join,
 )

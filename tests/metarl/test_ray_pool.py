@@ -124,9 +124,9 @@ def test_errors_that_repetition_does_not_mend_reach_the_learner(pool, faults, fa
 @pytest.mark.parametrize(
     "cases",
     [
-        ("tesp", "metrpo"),
+        ("tesp",),
         pytest.param(("maml", "metasgd", "maesn", "tesp_adapt_policy"), marks=pytest.mark.slow),
-        pytest.param(("mbmpo", "real_maml"), marks=pytest.mark.slow),
+        pytest.param(("mbmpo", "real_maml", "metrpo"), marks=pytest.mark.slow),
     ],
     ids=",".join,
 )
