@@ -3,6 +3,7 @@
 Sums over rows, so that shards can be added up. Shapes: `n` rows, `O` observation, `A` action.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -77,10 +78,14 @@ class AdaptationEffect:
 
 
 def means(parts: Sequence[Sums]) -> Metrics:
-    """The columns: means over the rows of all shards; None where there is no row."""
+    """The columns: means over the rows of all shards.
+
+    None where there is no row, and where a sum is not finite: models that are not clipped may predict anything for a
+    few rows, which says nothing against the policy and must not end its training.
+    """
     rows = sum(part["rows"] for part in parts)
-    names = [name for name in parts[0] if name != "rows"]
-    return {name: sum(part[name] for part in parts) / rows if rows else None for name in names}
+    sums = {name: sum(part[name] for part in parts) for name in parts[0] if name != "rows"}
+    return {name: value / rows if rows and math.isfinite(value) else None for name, value in sums.items()}
 
 
 def _sum(function: Callable[..., tf.Tensor], valid: Any, arrays: Sequence[Any]) -> float:

@@ -21,7 +21,7 @@ from metarl.scaling.shard import Shard, TaskBatch
 
 Statistics = dict[str, float]
 
-_GRAINS = 64  # every number of rows is a compiled function of its own
+_GRAINS = 32  # every number of rows is a compiled function of its own
 
 
 class Account(NamedTuple):
@@ -167,7 +167,7 @@ class MetaShard(Shard[Adaptation]):
 
 
 def _trimmed(phases: list[Phase]) -> list[Phase]:
-    """The phases without padding that none of their tasks uses, up to a 64th of the capacity.
+    """The phases without padding that none of their tasks uses, up to a 32nd of the capacity.
 
     Where episodes can end early the capacity is almost twice the usual number of steps, and a meta-update goes through
     the rows some twenty times. The number of rows left is a function of these data alone, so that a resume repeats it.

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import gin
 from gin import config_parser
 
+from metarl.experiment.errors import UserError
+
 MACRO = "gin.macro"
 
 
@@ -113,16 +115,22 @@ def references(value: Any) -> Iterator[Reference]:
 
 
 def without_macros(bindings: Mapping[Key, Any]) -> dict[Key, str]:
-    """Returns the bindings that are not macros, values as text with every macro replaced by what it stands for."""
+    """Returns the bindings that are not macros, values as text with every macro replaced by what it stands for.
+
+    Raises:
+        UserError: a macro is defined by itself.
+    """
     macros = {key.scope: value for key, value in bindings.items() if key.selector == MACRO}
 
-    def resolve(value: Any) -> Any:
+    def resolve(value: Any, inside: tuple[str, ...] = ()) -> Any:
         if isinstance(value, Reference) and value.selector == MACRO and value.scope in macros:
-            return resolve(macros[value.scope])
+            if value.scope in inside:
+                raise UserError(f"the macro {value.scope} is defined by itself")
+            return resolve(macros[value.scope], (*inside, value.scope))
         if isinstance(value, Mapping):
-            return {key: resolve(item) for key, item in value.items()}
+            return {key: resolve(item, inside) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
-            return type(value)(resolve(item) for item in value)
+            return type(value)(resolve(item, inside) for item in value)
         return value
 
     return {key: repr(resolve(value)) for key, value in bindings.items() if key.selector != MACRO}
@@ -137,7 +145,7 @@ def differences(
         stored: the bindings of an earlier run.
         current: the bindings of this one.
         bound: what this one's user bound. A parameter unknown to a stored configurable is no difference unless it
-            is bound: newer code has an option more, at its default.
+            is bound to something else than its default: newer code has an option more.
         ignored: tells which keys may differ.
 
     Returns:
@@ -149,10 +157,19 @@ def differences(
     for key in sorted(old.keys() | new.keys(), key=lambda key: (key not in old or key not in new, key)):
         if ignored(key) or old.get(key) == new.get(key):
             continue
-        if key not in old and key not in bound and (key.scope, key.selector) in known:
+        is_option_more = key not in old and (key.scope, key.selector) in known
+        if is_option_more and (key not in bound or new[key] == _default(key)):
             continue
         found.append(f"{key} is {old.get(key, 'absent')} there and {new.get(key, 'absent')} here")
     return found
+
+
+def _default(key: Key) -> str | None:
+    """Returns the default of a configurable's parameter, as text; None if it has none or is not imported."""
+    if key.selector not in registered():
+        return None
+    parameter = inspect.signature(gin.config._REGISTRY[key.selector].wrapped).parameters.get(key.parameter)
+    return None if parameter is None or parameter.default is inspect.Parameter.empty else repr(parameter.default)
 
 
 def never_used(bound: Mapping[Key, Any], shadowed: Iterable[Any], operative: Iterable[Key]) -> list[Key]:

@@ -20,7 +20,6 @@ from metarl.experiment.run_directory import RunDirectory, csv_text
 from metarl.experiment.sweeps import (
     FINISHED,
     INTERRUPTED,
-    LENGTHENS,
     PENDING,
     RUNNING,
     Configuration,
@@ -121,9 +120,8 @@ class SweepIndex:
             )
         digest, length = stored["configuration"], stored["iterations"]
         wanted = self._configuration.iterations
-        if digest is None:  # written before sweeps kept one, when only the command line was looked at
-            params = [[text for text in of["gin_params"] if not LENGTHENS.match(text)] for of in (stored, self._base)]
-            self.suspicious = params[0] != params[1]
+        if digest is None:  # written before sweeps kept one
+            self.suspicious = True
             length = configuration(bound_keys(there, stored["gin_params"])).iterations
         else:
             self.suspicious = digest != self._configuration.digest

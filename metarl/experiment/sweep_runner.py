@@ -207,7 +207,7 @@ class _Session:
         elif run.state == INTERRUPTED:
             self._say(f"interrupted  {run.label}")
         else:
-            run.message = last_line(log) or _ended_by(code)
+            run.message = (last_line(log) if run.folder in self._begun else "") or _ended_by(code)
             self._say(f"FAILED     {run.label}  exit code {code}: {run.message}  ({log})")
 
     def _signal(self, number: int) -> None:

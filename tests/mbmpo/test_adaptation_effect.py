@@ -48,6 +48,11 @@ def test_shards_weigh_as_many_rows_as_they_have():
     assert adaptation_effect.means([{"rows": 0.0, "model/disagreement": 0.0}]) == {"model/disagreement": None}
 
 
+def test_a_mean_that_is_not_finite_is_left_out():
+    parts = [{"rows": 3.0, "model/disagreement": float("inf"), "adaptation/kl_pre_post": 6.0}]
+    assert adaptation_effect.means(parts) == {"model/disagreement": None, "adaptation/kl_pre_post": 2.0}
+
+
 def test_me_trpo_tells_where_its_models_disagree():
     learner = metrpo()
     found = learner.run_iteration(silent)["model/disagreement"]

@@ -132,7 +132,9 @@ def test_a_default_that_newer_code_added_is_no_difference(toy):
     stored = toy / "run" / "operative_config.gin"
     stored.write_text("".join(line for line in stored.open() if not line.startswith("ToyLearner.size")))
     assert run() == 0
-    assert "ToyLearner.size is absent there and 6 here" in mistake("ToyLearner.size = 6")
+    stored.write_text("".join(line for line in stored.open() if not line.startswith("ToyLearner.size")))
+    assert "ToyLearner.size is absent there and 7 here" in mistake("ToyLearner.size = 7")
+    assert run("ToyLearner.size = 6") == 0
 
 
 def test_fewer_iterations_than_done_are_refused_and_more_continue(toy):
