@@ -54,6 +54,7 @@ class ImaginedShard(MetaShard):
         imagination: of the shard's tasks.
         ensemble: the models.
         inner_updates: K.
+        disagreement_rows: of each task, for `adaptation_effect`; None for all.
     """
 
     remembered = ("use", "collect")
@@ -65,12 +66,13 @@ class ImaginedShard(MetaShard):
         imagination: Imagination,
         ensemble: DynamicsEnsemble,
         inner_updates: int,
+        disagreement_rows: int | None = None,
     ):
         self._imagined = ImaginedCollector(imagination)
         super().__init__(
             objective, processing, self._imagined, imagination.num_tasks, inner_updates, imagination.horizon
         )
-        self._effect = AdaptationEffect(objective.policy, ensemble)
+        self._effect = AdaptationEffect(objective.policy, ensemble, disagreement_rows)
         self._effective: Any = None
 
     def use(self, effective: Any, buffer: Transitions | None) -> None:

@@ -50,6 +50,9 @@ from metarl.scaling.pool import LocalPool
 from metarl.scaling.shard import TaskBatch
 from metarl.simulation.imaginable import ImaginableFamily
 
+# Of each task. With all of its steps it would cost as much as imagining a phase with every model.
+_DISAGREEMENT_ROWS = 100
+
 
 @gin.configurable(module="mbmpo")
 class MBMPOLearner(ImaginingLearner):
@@ -74,7 +77,7 @@ class MBMPOLearner(ImaginingLearner):
         plasticity: `@PointPlasticity()` maps, in every iteration, how far adaptation to real data moves the policy and
             where the models disagree (section 9.2); None does not.
         effect_in_every_meta_step: log what adaptation to imagined data changes, and the models' disagreement there, for
-            every meta-step (section 9.2); False: for the last one.
+            every meta-step (section 9.2); False: for the last one, and the disagreement of some of its steps.
     """
 
     changeable = ImaginingLearner.changeable | {"MBMPOLearner.log_real_performance"}
@@ -213,7 +216,8 @@ class MBMPOLearner(ImaginingLearner):
         """The shard that imagines the tasks [first, first + count) of the meta-batch."""
         whole = count == self.num_tasks
         imagination = self.imagination if whole else self._make_imagination(first, count)
-        return ImaginedShard(self.objective, self.processing, imagination, self.ensemble, self.inner_updates)
+        rows = None if self.effect_in_every_meta_step else _DISAGREEMENT_ROWS
+        return ImaginedShard(self.objective, self.processing, imagination, self.ensemble, self.inner_updates, rows)
 
     def _imagined(self) -> MetaStep:
         if self._imagined_step is None:

@@ -28,7 +28,7 @@ def test_means_are_over_every_valid_row(monkeypatch, block):
     models, acting, data = ensemble(num_models=3), policy(), phase(np.random.default_rng(0))
     effective, weights = models.effective(models.initial_state(1, O, A)), acting.initial_weights(1, O, A)
     sums = AdaptationEffect(acting, models)(weights, effective, data)
-    assert sums["rows"] == S + 5
+    assert {name: rows for name, (_, rows) in sums.items()} == dict.fromkeys(sums, S + 5)
     divergences, spreads = [], []
     for task, step in np.argwhere(data.valid):
         row = {name: getattr(data, name)[task, step][None] for name in ("observation", "action", "logits")}
@@ -43,13 +43,38 @@ def test_means_are_over_every_valid_row(monkeypatch, block):
 
 
 def test_shards_weigh_as_many_rows_as_they_have():
-    parts = [{"rows": 3.0, "model/disagreement": 6.0}, {"rows": 1.0, "model/disagreement": 0.0}]
+    parts = [{"model/disagreement": (6.0, 3)}, {"model/disagreement": (0.0, 1)}]
     assert adaptation_effect.means(parts) == {"model/disagreement": 1.5}
-    assert adaptation_effect.means([{"rows": 0.0, "model/disagreement": 0.0}]) == {"model/disagreement": None}
+    assert adaptation_effect.means([{"model/disagreement": (0.0, 0)}]) == {"model/disagreement": None}
+
+
+@pytest.mark.parametrize("rows", [1, 3, 5, 100])
+def test_the_disagreement_of_some_steps_of_each_task(rows):
+    models, data = ensemble(num_models=3), phase(np.random.default_rng(0))
+    effective = models.effective(models.initial_state(1, O, A))
+    total, count = Disagreement(models, rows)(effective, data)["model/disagreement"]
+    # Evenly spread over the valid ones: 11 in the first task, 5 in the second.
+    steps = {1: ([0], [0]), 3: ([0, 3, 7], [0, 1, 3]), 5: ([0, 2, 4, 6, 8], range(5)), 100: (range(11), range(5))}
+    taken = [(task, step) for task, found in enumerate(steps[rows]) for step in found]
+    told = [
+        models.disagreement(effective, *(tf.constant(x[task, step][None]) for x in (data.observation, data.action)))
+        for task, step in taken
+    ]
+    assert count == len(taken)
+    np.testing.assert_allclose(total, np.sum(told), rtol=1e-5)
+
+
+def test_some_steps_of_a_task_do_not_depend_on_the_split():
+    models, data = ensemble(num_models=3), phase(np.random.default_rng(0))
+    effective = models.effective(models.initial_state(1, O, A))
+    found = Disagreement(models, 3)
+    parts = [found(effective, Phase(*(x[task : task + 1] for x in data))) for task in range(M)]
+    whole = adaptation_effect.means([found(effective, data)])["model/disagreement"]
+    np.testing.assert_allclose(adaptation_effect.means(parts)["model/disagreement"], whole, rtol=1e-6)
 
 
 def test_a_mean_that_is_not_finite_is_left_out():
-    parts = [{"rows": 3.0, "model/disagreement": float("inf"), "adaptation/kl_pre_post": 6.0}]
+    parts = [{"model/disagreement": (float("inf"), 3), "adaptation/kl_pre_post": (6.0, 3)}]
     assert adaptation_effect.means(parts) == {"model/disagreement": None, "adaptation/kl_pre_post": 2.0}
 
 
@@ -61,5 +86,5 @@ def test_me_trpo_tells_where_its_models_disagree():
     rows = [tf.boolean_mask(x, steps.valid) for x in (steps.observation, steps.action)]
     assert found > 0.0
     np.testing.assert_allclose(found, np.mean(learner.ensemble.disagreement(effective, *rows)), rtol=1e-4)
-    sums = Disagreement(learner.ensemble)(effective, steps)
-    assert sums["model/disagreement"] / sums["rows"] == found
+    total, rows = Disagreement(learner.ensemble)(effective, steps)["model/disagreement"]
+    assert total / rows == found

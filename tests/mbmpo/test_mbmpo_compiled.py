@@ -4,9 +4,11 @@ TensorFlow's AddN accumulates into whichever input's buffer is free, so with thr
 on which thread was faster; repetition finds that once in thousands of calls, the graphs show it at once.
 """
 
+from unittest import mock
+
 import pytest
 import tensorflow as tf
-from graph_sums import sums_of_three
+from graph_sums import alone, sums_of_three
 from learner_tools import maml, mbmpo, metrpo, silent, trpo
 
 from mbmpo.families import Swimmer
@@ -34,38 +36,50 @@ LEARNERS = {
 }
 
 
-@pytest.fixture(scope="module", params=LEARNERS)
-def observed(request):
+def observe(name):
     """(sums in the graphs of the first iteration, traces after the first and after the third by function)."""
     made = []
-    patch = pytest.MonkeyPatch()
     original = Compiled.__init__
 
     def counted(self, function):
         original(self, function)
         made.append(self)
 
-    patch.setattr(compiled.Compiled, "__init__", counted)
-    learner = LEARNERS[request.param]()
-    sums = sums_of_three(lambda: learner.run_iteration(silent))
-    first = [function.experimental_get_tracing_count() for function in made]
-    for _ in range(2):
-        learner.run_iteration(silent)
-    patch.undo()
+    with mock.patch.object(compiled.Compiled, "__init__", counted):
+        learner = LEARNERS[name]()
+        sums = sums_of_three(lambda: learner.run_iteration(silent))
+        first = [function.experimental_get_tracing_count() for function in made]
+        for _ in range(2):
+            learner.run_iteration(silent)
     return sums, first, [function.experimental_get_tracing_count() for function in made]
 
 
-def test_no_sum_depends_on_timing(observed):
-    assert observed[0] == []
+def observe_all():
+    return {name: observe(name) for name in LEARNERS}
 
 
-def test_every_function_is_traced_once(observed):
+@pytest.fixture(scope="module")
+def observed():
+    return alone(observe_all)
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_no_sum_depends_on_timing(observed, name):
+    assert observed[name][0] == []
+
+
+@pytest.mark.parametrize("name", LEARNERS)
+def test_every_function_is_traced_once(observed, name):
     """In three iterations with the same number of rows."""
-    _, first, last = observed
+    _, first, last = observed[name]
     assert sum(first) > 3
     assert set(last) <= {0, 1}
 
 
-def test_the_check_sees_such_a_sum():
+def sums_of_an_addition():
     function = tf.function(lambda x: tf.add_n([tf.tanh(x), tf.exp(x), tf.sin(x)]))
-    assert sums_of_three(lambda: function(tf.ones((3, 3))))
+    return sums_of_three(lambda: function(tf.ones((3, 3))))
+
+
+def test_the_check_sees_such_a_sum():
+    assert alone(sums_of_an_addition)
