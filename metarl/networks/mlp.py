@@ -92,13 +92,30 @@ def mlp_task_by_task(
         if key.startswith(name):
             shared = value.shape.rank == rank[key.rpartition(".")[2]]
             own[key] = fan_out(value, num_tasks) if shared else tf.unstack(value)
-    rows = tf.split(x, num_tasks)
-    contexts = [None] * num_tasks if context is None else tf.split(context, num_tasks)
+    rows = tf.unstack(x)
+    contexts = [None] * num_tasks if context is None else tf.unstack(context)
     outputs = [
-        mlp({key: values[task] for key, values in own.items()}, rows[task], contexts[task], name)
+        _mlp_of_one_task({key: values[task] for key, values in own.items()}, rows[task], contexts[task], name)
         for task in range(num_tasks)
     ]
-    return tf.concat(outputs, axis=0)
+    return tf.stack(outputs)
+
+
+def _mlp_of_one_task(
+    weights: Mapping[str, tf.Tensor], x: tf.Tensor, context: tf.Tensor | None, name: str
+) -> tf.Tensor:
+    """`mlp` for one task: [S, out] from [S, in] and [C]."""
+    depth = sum(key.endswith(".kernel") for key in weights)
+    for i in range(depth):
+        kernel, bias = weights[f"{name}{i}.kernel"], weights[f"{name}{i}.bias"]
+        if i == 0 and context is not None:
+            kernel, of_context = tf.split(kernel, [x.shape[-1], context.shape[-1]])
+            bias += tf.linalg.matvec(of_context, context, transpose_a=True)
+        # Written so, TensorFlow joins product, bias and the tanh behind them into one operation.
+        x = tf.nn.bias_add(tf.matmul(x, kernel), bias)
+        if i < depth - 1:
+            x = tf.tanh(x)
+    return x
 
 
 def fan_out(x: tf.Tensor, count: int) -> list[tf.Tensor]:
