@@ -1,5 +1,6 @@
 """Which curves of which runs make a figure: any column against any other, and the two papers' figures."""
 
+import functools
 import re
 from collections.abc import Sequence
 
@@ -127,10 +128,10 @@ def tesp(found: Sequence[Run], group_by: Sequence[str], points: int) -> list[Fig
 def mbmpo(found: Sequence[Run], group_by: Sequence[str]) -> list[FigurePlan]:
     """The paper's learning curves (MB-MPO specification, section 9.7): model-based methods, and model-free ones.
 
-    The first existing of three returns against the counted steps. MB-MPO's steps are shifted left by half of the
-    first gap, model-free ones floored to multiples of 10,000; values at equal steps are pooled. Grouped by method,
-    MB-MPO's runs in an environment are those with the paper's inner step size; if there are none, they are grouped by
-    it, too. In the model-free figure a dashed line goes on at the best mean of each model-based curve.
+    The first measured of three returns against the counted steps. MB-MPO's steps are shifted left by half of the first
+    gap, model-free ones floored to multiples of 10,000; values at equal steps are pooled. Grouped by method, MB-MPO's
+    runs in an environment are those with the paper's inner step size; if there are none, they are grouped by it, too.
+    In the model-free figure a dashed line goes on at the best mean of each model-based curve.
 
     Raises:
         UserError: no run has such columns.
@@ -225,8 +226,17 @@ def _families(found: Sequence[Run]) -> dict[str, list[Run]]:
 
 
 def _first(run: Run, names: Sequence[str]) -> str | None:
-    """Returns the first of the columns that the run has."""
-    return next((name for name in names if name in run.columns), None)
+    """Returns the first of the columns that the run has, of several one with a number if there is one."""
+    found = [name for name in names if name in run.columns]
+    if len(found) < 2:
+        return found[0] if found else None
+    return next((name for name in found if _measured(run, name)), found[0])
+
+
+@functools.lru_cache(maxsize=4096)
+def _measured(run: Run, name: str) -> bool:
+    """Whether a column holds a number: without evaluation its columns are there all the same, and empty."""
+    return not np.isnan(run.read([name])[0]).all()
 
 
 def _having(found: Sequence[Run], wanted: dict[str, tuple[str, ...]]) -> list[Run]:
@@ -244,7 +254,7 @@ def _having(found: Sequence[Run], wanted: dict[str, tuple[str, ...]]) -> list[Ru
 def _y_columns(found: Sequence[Run], name: str) -> tuple[str, ...]:
     """Returns what `name` stands for: itself if some run has it.
 
-    'return' is the first existing of section 9.7's three columns, then TESP's return after the last fast-update.
+    'return' is the first measured of section 9.7's three columns, then TESP's return after the last fast-update.
     """
     numbers = {int(match[1]) for run in found for column in run.columns if (match := _FAST_UPDATE.fullmatch(column))}
     fast_updates = tuple(f"return/fast_update_{k}" for k in sorted(numbers, reverse=True))

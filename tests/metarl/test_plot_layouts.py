@@ -59,6 +59,19 @@ def test_an_environment_without_the_papers_step_size_is_drawn_all_the_same(tmp_p
     assert [(panel.title, panel.curves[0].num_runs) for panel in based.panels] == [("HalfCheetah", 2), ("Point2D", 1)]
 
 
+def test_runs_without_real_evaluation_show_the_collected_data(tmp_path):
+    """Their columns of the evaluation exist and are empty."""
+    rows = progress([None, None], 4000, "pre_update/return", column="env_steps/counted")
+    rows = [row | {"real/return": 10.0 * number, "env_steps/total": 1} for number, row in enumerate(rows, 1)]
+    make(tmp_path / "ours", rows, method="MBMPO")
+    found = runs.find([str(tmp_path)])
+    [panel] = layouts.mbmpo(found, ["method"])[0].panels
+    np.testing.assert_allclose(panel.curves[0].summary.mean, [10, 20])
+    [panel] = layouts.columns(found, "env_steps", ["return"], ["method"], 200).panels
+    assert panel.y_label == "real/return"
+    np.testing.assert_allclose(panel.curves[0].summary.mean[[0, -1]], [10, 20])
+
+
 def overridden(folder, rate):
     """As left by --gin_param=InnerAdaptation.inner_lr=...: gin lists no macro that nothing looked up."""
     config = folder / "operative_config.gin"
