@@ -109,7 +109,7 @@ class MetaTRPO(MetaUpdate):
     """One trust-region step (section 4.1).
 
     Args:
-        step_size: largest mean KL.
+        step_size: largest mean KL, above 0.
         cg_iterations: of the conjugate gradient.
         residual_tol: squared residual at which it stops.
         damping: added to the Hessian's diagonal.
@@ -154,7 +154,7 @@ class MetaTRPO(MetaUpdate):
         super().__init__(use_maml, learning_rate)
         name = type(self).__name__
         self.settings = TrustRegion(
-            step_size=checks.real(f"{name}.step_size", step_size, minimum=0.0),
+            step_size=checks.positive(f"{name}.step_size", step_size),
             cg_iterations=checks.integer(f"{name}.cg_iterations", cg_iterations, minimum=1),
             residual_tol=checks.real(f"{name}.residual_tol", residual_tol, minimum=0.0),
             backtrack_ratio=checks.real(f"{name}.backtrack_ratio", backtrack_ratio, minimum=0.0, maximum=1.0),

@@ -23,7 +23,7 @@ class TrustRegion(NamedTuple):
     """Constants of a step.
 
     Attributes:
-        step_size: delta, the largest mean KL.
+        step_size: delta, the largest mean KL, above 0.
         cg_iterations: of the conjugate gradient.
         residual_tol: the squared residual at which it stops.
         backtrack_ratio: factor between two candidates of the line search.

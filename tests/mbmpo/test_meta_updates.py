@@ -244,6 +244,8 @@ def test_two_shards_step_like_one():
         (lambda: MetaTRPO(constraint="post"), "MetaTRPO.constraint"),
         (lambda: MetaTRPO(cg_iterations=0), "MetaTRPO.cg_iterations"),
         (lambda: TRPO(step_size="a"), "TRPO.step_size"),
+        (lambda: TRPO(step_size=0), "^TRPO.step_size must be positive"),
+        (lambda: MetaTRPO(step_size=0.0), "MetaTRPO.step_size must be positive"),
         (lambda: MetaVPG(learning_rate=-1.0), "MetaVPG.learning_rate"),
         (lambda: MetaPPO(num_batches=0), "MetaPPO.num_batches"),
         (lambda: MetaPPO(clip_outer=1), "MetaPPO.clip_outer"),
