@@ -135,6 +135,7 @@ class MBMPOLearner(ImaginingLearner):
             self.plasticity_maps = self._maps.empty()
         self.objective = make_objective(self.policy, self.meta_update, self.adaptation)
         self.imagination = self._make_imagination()
+        self.meta_update.require_rows(self.imagination.capacity)
         self.parameters = self.initial_parameters()
         self._meta_state = self.meta_update.initial_state(
             self.parameters, self.num_tasks, self.adaptation.inner_updates

@@ -34,6 +34,7 @@ from mbmpo.settings import InnerAdaptation, part
 from metarl.experiment import checks
 from metarl.experiment.errors import UserError
 from metarl.experiment.learner import Metrics, Report
+from metarl.sampling.quota import make_quota
 from metarl.scaling.shard import Shard
 from metarl.scaling.sharded_learner import ShardedLearner, by_shard
 from metarl.simulation.task_family import TaskFamily
@@ -101,9 +102,19 @@ class MAMLLearner(RealTaskLearner, ShardedLearner):
         self.meta_update = checks.instance(f"{name}.meta_update", meta_update, MetaUpdate, "such as @MetaTRPO()")
         self.adaptation = part(f"{name}.adaptation", adaptation, InnerAdaptation)
         self.inner_updates = self.adaptation.inner_updates
+        self.meta_update.require_rows(self._capacity())
         self.objective = make_objective(self.policy, self.meta_update, self.adaptation)
         self.parameters = self.initial_parameters()
         self._meta_state = self.meta_update.initial_state(self.parameters, self.num_tasks, self.inner_updates)
+
+    def _capacity(self) -> int:
+        """S, rows of a task and phase."""
+        rows = self.rollouts_per_task * self.horizon
+        copies = self.copies_per_task or self.rollouts_per_task
+        quota = make_quota(
+            self.stop_rule, self.num_tasks, copies, self.horizon, self.family.ends_early, self.num_tasks * rows
+        )
+        return quota.capacity
 
     @property
     def num_units(self) -> int:

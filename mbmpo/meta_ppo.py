@@ -13,6 +13,7 @@ from mbmpo.meta_updates import Evaluate, Info, MetaUpdate, Report, mean_gradient
 from mbmpo.objectives import Objective
 from mbmpo.policies import Weights
 from metarl.experiment import checks
+from metarl.experiment.errors import UserError
 from metarl.optim.adam import adam_init, adam_step
 
 _TOLERANCE = 1e-6
@@ -30,7 +31,7 @@ class MetaPPO(MetaUpdate):
         learning_rate: Adam's.
         max_epochs: passes over the data; fewer if an epoch changes the loss by less than 1e-6.
         num_batches: mini-batches per epoch, every phase and task permuted by itself; their size is the smallest number
-            of rows of all phases and tasks divided by this, other rows are dropped. None: all rows at once.
+            of rows of all phases and tasks divided by this, at least 1; other rows are dropped. None: all rows at once.
         multi_adam: a separate Adam state for every step position within an update.
         clip_eps: of the likelihood ratio.
         clip_outer: clip the ratio; False: the outer KL penalty instead.
@@ -89,6 +90,15 @@ class MetaPPO(MetaUpdate):
             outer_penalty=not self.clip_outer,
         )
 
+    def require_rows(self, capacity: int) -> None:
+        """Passes if a mini-batch has a row of every task and phase where they have at most so many.
+
+        Raises:
+            UserError: there are more mini-batches than rows.
+        """
+        if self.use_maml and self.num_batches is not None and self.num_batches > capacity:
+            raise UserError(f"MetaPPO.num_batches = {self.num_batches}: some task has only {capacity} rows in a phase")
+
     def initial_state(self, theta: Weights, num_tasks: int, num_inner_steps: int) -> dict[str, Any]:
         """Adam's moments, for every step position if they are separate, and the coefficients [M, K] and [M]."""
         if not self.use_maml:
@@ -141,11 +151,12 @@ class MetaPPO(MetaUpdate):
         return theta, state, info
 
     def _batch_size(self, rows: np.ndarray) -> tuple[int, bool]:
-        """Rows of a mini-batch, and whether that is simply all rows."""
+        """Rows of a mini-batch, and whether that is simply all rows; raises UserError if there is not one for each."""
         fewest = int(rows.min())
+        self.require_rows(fewest)
         if self.num_batches is None or (self.num_batches == 1 and fewest == int(rows.max())):
             return fewest, True
-        return max(1, fewest // self.num_batches), False
+        return fewest // self.num_batches, False
 
     def _adapted(self, coefficients: np.ndarray, kl: np.ndarray, target: float) -> np.ndarray:
         """`adapted_coefficients`, unless they are held fixed."""

@@ -63,6 +63,14 @@ class MetaUpdate(abc.ABC):
         losses = self.losses()._replace(first_order=first_order, trainable_step_sizes=trainable_inner_lr)
         return MetaObjective(policy, losses, inner_lr)
 
+    def require_rows(self, capacity: int) -> None:
+        """Passes if the update can work on phases of at most so many rows per task.
+
+        Raises:
+            UserError: it needs more.
+        """
+        del capacity
+
     def initial_state(self, theta: Weights, num_tasks: int, num_inner_steps: int) -> dict[str, Any]:
         """State before the first update: a nest of arrays and tensors for checkpoints; M and K are the arguments."""
         return {} if self.use_maml else {"adam": adam_init(theta)}

@@ -1,12 +1,15 @@
 """Whole meta-updates: what they change, what they refuse, what they keep as state."""
 
 import functools
+import re
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from learner_tools import HORIZON, maml, mbmpo
 from toy_phases import combined, toy_phase, toy_policy, toy_weights
 
+from mbmpo.families import HalfCheetah, InvertedPendulum
 from mbmpo.meta_objective import Argument, Evaluation, MetaObjective, RandomKey
 from mbmpo.meta_ppo import MetaPPO, adapted_coefficients
 from mbmpo.meta_updates import TRPO, MetaTRPO, MetaVPG, mean_gradient
@@ -190,6 +193,33 @@ def test_ppo_drops_rows_only_where_tasks_are_unequal():
     assert MetaPPO(num_batches=1)._batch_size(np.array([[5, 5], [5, 5]])) == (5, True)
     assert MetaPPO(num_batches=1)._batch_size(np.array([[5, 4], [5, 5]])) == (4, False)
     assert MetaPPO(num_batches=None)._batch_size(np.array([[5, 4], [5, 5]]))[1]
+
+
+def test_ppo_makes_no_more_minibatches_than_a_task_has_rows():
+    theta = toy_weights(POLICY)
+    update = MetaPPO(max_epochs=1, num_batches=12)
+    update.update(theta, update.initial_state(theta, 2, 1), Scripted(range(9), rows=12))
+    update.require_rows(12)
+    with pytest.raises(UserError, match=r"^MetaPPO\.num_batches = 12: some task has only 11 rows in a phase$"):
+        update.update(theta, update.initial_state(theta, 2, 1), Scripted(range(9), rows=11))
+    MetaPPO(num_batches=12, use_maml=False).require_rows(11)  # goes through all rows at once
+
+
+@pytest.mark.parametrize("make", [mbmpo, maml])
+@pytest.mark.parametrize("family", [HalfCheetah, InvertedPendulum])
+def test_minibatches_that_can_never_be_filled_are_refused_when_configured(make, family):
+    family = family()
+    most = int(re.search(r"only (\d+) rows", refused(make, family, 10_000))[1])
+    shortest = {mbmpo: 3, maml: 2}[make] * HORIZON
+    assert most >= shortest if family.ends_early else most == shortest
+    assert f"num_batches = {most + 1}:" in refused(make, family, most + 1)
+    make(MetaPPO(num_batches=most), family=family)
+
+
+def refused(make, family, num_batches):
+    with pytest.raises(UserError) as error:
+        make(MetaPPO(num_batches=num_batches), family=family)
+    return str(error.value)
 
 
 @pytest.mark.parametrize(
