@@ -101,8 +101,9 @@ class MetaUpdate(abc.ABC):
             return self._update(theta, dict(state), evaluate, say, key or RandomKey(0, 0, "meta_update"))
         say("policy gradient without adaptation")
         found = evaluate("inner_gradient", theta)
-        theta, adam = adam_step(theta, mean_gradient(found), state["adam"], self.learning_rate)
-        info = {"loss_before": mean_term(found, "loss"), "gradient_norm": _norm(found.gradient)}
+        gradient = mean_gradient(found)
+        theta, adam = adam_step(theta, gradient, state["adam"], self.learning_rate)
+        info = {"loss_before": mean_term(found, "loss"), "gradient_norm": _norm(gradient)}
         return theta, {"adam": adam}, {name: info[name] for name in self.info_names if name in info}
 
     @abc.abstractmethod

@@ -124,9 +124,11 @@ def test_vpg_is_one_adam_step_on_the_meta_gradient():
     expected, adam = theta, adam_init(theta)
     found = theta
     for _ in range(2):
-        expected, adam = adam_step(expected, mean_gradient(evaluate("loss_gradient", expected)), adam, 0.01)
+        gradient = mean_gradient(evaluate("loss_gradient", expected))
+        expected, adam = adam_step(expected, gradient, adam, 0.01)
         found, state, info = update.update(found, state, evaluate)
         assert tuple(info) == update.info_names
+        assert info["gradient_norm"] == pytest.approx(np.linalg.norm(flatten(gradient)), rel=1e-5)
     for name in theta:
         np.testing.assert_array_equal(found[name], expected[name])
     assert state["adam"].step == 2
@@ -136,9 +138,12 @@ def test_vpg_is_one_adam_step_on_the_meta_gradient():
 def test_without_maml_the_inner_loss_is_stepped_on(update):
     theta, data = smooth_problem()
     evaluate = evaluator(update, data)
-    expected, _ = adam_step(theta, mean_gradient(evaluate("inner_gradient", theta)), adam_init(theta), 1e-3)
+    gradient = mean_gradient(evaluate("inner_gradient", theta))
+    expected, _ = adam_step(theta, gradient, adam_init(theta), 1e-3)
     found, state, info = update.update(theta, update.initial_state(theta, 3, 1), evaluate)
     assert set(info) == {"loss_before", "gradient_norm"} & set(update.info_names)
+    if "gradient_norm" in info:
+        assert info["gradient_norm"] == pytest.approx(np.linalg.norm(flatten(gradient)), rel=1e-5)
     assert state["adam"].step == 1
     for name in theta:
         np.testing.assert_array_equal(found[name], expected[name])
