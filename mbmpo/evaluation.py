@@ -19,6 +19,7 @@ from metarl.experiment.errors import UserError
 from metarl.experiment.learner import EvaluationRequest, EvaluationResult, NonFiniteError, Report
 from metarl.experiment.metrics import aligned
 from metarl.experiment.statistics import CONFIDENCE, mean_interval
+from metarl.sampling.random_actions import MAX_COPIES
 from metarl.sampling.steps import Batch
 from metarl.scaling.shard import TaskBatch
 
@@ -178,7 +179,8 @@ def final_table(learner: "PolicyLearner", report: Report) -> list[dict[str, Any]
 
 
 def random_row(learner: Any, num_tasks: int) -> dict[str, Any]:
-    """Real returns of uniformly random actions, as a row of a final table."""
+    """Real returns of uniformly random actions, as a row of a final table; of at most `MAX_COPIES` tasks."""
+    num_tasks = min(num_tasks, MAX_COPIES)
     steps = num_tasks * learner.horizon
     batch = random_batch(
         learner.family,

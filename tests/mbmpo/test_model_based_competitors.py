@@ -5,10 +5,12 @@ import pytest
 import tensorflow as tf
 from learner_tools import HORIZON, mbmpc, metrpo, silent
 
+from mbmpo.evaluation import random_row
 from mbmpo.families import Swimmer
 from mbmpo.metrpo import METRPOLearner
 from mbmpo.plain_step import PlainStep
 from mbmpo.planning import ModelPredictiveController
+from metarl.sampling.random_actions import MAX_COPIES
 
 
 @pytest.fixture(scope="module")
@@ -105,3 +107,12 @@ def test_planning_acts_with_the_planned_actions(monkeypatch):
         np.testing.assert_array_equal(steps.action[:, tick], planned.action)
         np.testing.assert_allclose(steps.observation[:, tick], observation, rtol=1e-6)
     assert np.abs(steps.action).max() <= 1.0
+
+
+def test_the_final_table_rates_random_actions_on_no_more_tasks_than_there_are_copies():
+    """A hundred at most: further tasks would count as returns of 0."""
+    learner = mbmpc(family=Swimmer(), copies=103, real_data={"horizon": 2})
+    row = random_row(learner, learner.num_tasks)
+    assert row["tasks"] == MAX_COPIES == 100
+    assert row == random_row(learner, 100)
+    assert random_row(learner, 99)["tasks"] == 99
