@@ -141,7 +141,7 @@ class ModelBasedLearner(StatefulLearner):
         return metrics | laps.metrics() | self._clock_metrics(clock)
 
     def _gather(self, tasks: TaskBatch, report: Report) -> Batch:
-        """The iteration's real data; counts their steps as the original does, and truly (O-6)."""
+        """The iteration's real data; counts their steps as configured, and truly (O-6)."""
         if self.iteration == 0 and self._random_first:
             asked = self.real.initial_random_steps or self.steps_per_round
             report(f"random actions, {asked} steps")
@@ -169,8 +169,9 @@ class ModelBasedLearner(StatefulLearner):
         self._sampling = [seconds]
 
     def _count(self, nominal: int, batch: Batch) -> None:
-        self._counted_steps += nominal
-        self._collected_steps += int(batch.episodes.length.sum())
+        collected = int(batch.episodes.length.sum())
+        self._counted_steps += collected if self.real.true_counting else nominal
+        self._collected_steps += collected
 
     def count_evaluation(self, steps: int) -> None:
         """Books real steps that are neither stored nor counted as samples (O-5)."""

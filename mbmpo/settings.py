@@ -22,6 +22,8 @@ class RealData:
         initial_random_steps: steps asked for with uniformly random actions in the first iteration; None asks for one
             ordinary round, also of random actions (O-24). Full sweeps of episodes are made, so more are collected.
         exact_random_steps: drop whole episodes beyond the number asked for (O-6); the original keeps them.
+        true_counting: count the steps of all episodes that a round stores; False: the number asked for, as the original
+            does (O-6).
         buffer_capacity: newest transitions kept, None for all.
         store_last_transition: keep the transition into an episode's last observation (O-7); the original drops it.
         collect_with: which parameters act: "stale", those that the last inner step of the iteration before left behind
@@ -50,6 +52,7 @@ class RealData:
         reset_policy_std: bool = False,
         num_threads: int | None = None,
         stop_rule: str = "global",
+        true_counting: bool = False,
     ):
         name = "RealData"
         self.rollouts_per_task = checks.integer(f"{name}.rollouts_per_task", rollouts_per_task, minimum=1)
@@ -62,6 +65,7 @@ class RealData:
         self.reset_policy_std = checks.flag(f"{name}.reset_policy_std", reset_policy_std)
         self.num_threads = _optional(f"{name}.num_threads", num_threads)
         self.stop_rule = checks.choice(f"{name}.stop_rule", stop_rule, STOP_RULES)
+        self.true_counting = checks.flag(f"{name}.true_counting", true_counting)
 
 
 def require_unset(learner: str, real: RealData, meaningless: Mapping[str, Any]) -> None:

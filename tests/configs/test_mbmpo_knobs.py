@@ -174,8 +174,8 @@ def test_profiles_go_with_every_config(name):
 
 
 def test_an_unknown_binding_is_a_mistake_beside_a_profile_too():
-    with pytest.raises(UserError, match="nothing in this experiment uses Humanoid"):
-        profiled("mbmpo_half_cheetah", "clean", "import mbmpo.families", "Humanoid.random_parameters = None")
+    with pytest.raises(UserError, match="nothing in this experiment uses Reacher"):
+        profiled("mbmpo_half_cheetah", "clean", "import mbmpo.families", "mbmpo.Reacher.random_parameters = None")
     with pytest.raises(UserError, match=r"optional\.parts must be a list"):
         build("mbmpo_half_cheetah", "optional.parts = 3")
 

@@ -79,6 +79,17 @@ def test_counters_of_two_iterations(compiled, learner):
     assert [first["pre_update/num_paths"], second["post_update/num_paths"]] == [4, 4]
 
 
+def test_true_counting_counts_what_is_stored():
+    """O-6: random episodes end early and overshoot the number asked for, and so do the policy's."""
+    learner = mbmpo(real_data={"true_counting": True})
+    stored = 0
+    for iteration in range(2):
+        learner.iteration = iteration
+        stored += learner._gather(draw_tasks(learner.family, M, 3, iteration), silent).episodes.length.sum()
+        assert learner._counted_steps == learner._collected_steps == stored
+    assert stored > 60 + ROUND
+
+
 def test_five_thousand_random_steps_are_eight_thousand():
     """O-6: 20 copies of 200 steps; `exact` keeps 25 whole paths."""
     batch = random_batch(Swimmer(), 5000, 4000, 200, 1, exact=False)
