@@ -133,6 +133,11 @@ def goal_groups(learner: "TespLearner", request: EvaluationRequest) -> list[Goal
         def noise_for(goal_set: str) -> TransitionNoise | None:
             return None if goal_set == "train" else noise
 
+        if noise is not None and set(names) == {"train"} and not request.tasks:
+            raise UserError(
+                f"--noise_sigma={request.noise_sigma:g} has no effect on the training goals, which never have "
+                "transition noise; take another --goal_set"
+            )
     groups = []
     for name in dict.fromkeys(names):
         goals = np.asarray(getattr(learner.goal_sets, name))

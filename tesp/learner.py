@@ -84,6 +84,8 @@ class TespLearner(ShardedLearner):
                 f"{name}.meta_batch_size is {meta_batch_size}, more than the {num_goals} goals of the training set"
             )
         self.adaptation = _part("adaptation", adaptation, FastAdaptation)
+        if not self.method.uses_encoder:
+            self.adaptation.require_effect(self.method.name)
         self.meta_update = _part("meta_update", meta_update, MetaUpdate)
         self.validation = _part("validation", validation, Validation)
         self.final = _part("final", final, FinalTable)

@@ -101,7 +101,7 @@ def summary_line(metrics: Metrics) -> str:
 
 
 def trajectory_figure(trajectories: Sequence[Trajectory]) -> Figure:
-    """Paths of a few tasks in the plane, before and after adaptation, with the goal; positions in metres."""
+    """Paths of a few tasks in the plane, before and after adaptation, with the goal if there is one; in metres."""
     columns = min(3, len(trajectories))
     rows = -(-len(trajectories) // columns)
     figure = Figure(figsize=(3.2 * columns, 3.2 * rows), layout="constrained")
@@ -110,8 +110,10 @@ def trajectory_figure(trajectories: Sequence[Trajectory]) -> Figure:
         for label, paths, colour in (("before", trajectory.before, "0.65"), ("after", trajectory.after, "tab:blue")):
             for i, path in enumerate(paths):
                 axes.plot(path[:, 0], path[:, 1], color=colour, linewidth=1.2, label=label if i == 0 else None)
-        axes.plot(*trajectory.goal, marker="*", markersize=12, color="tab:red", linestyle="none", label="goal")
-        axes.set_title(f"goal ({trajectory.goal[0]:.2f}, {trajectory.goal[1]:.2f})", fontsize=9)
+        if trajectory.goal is not None:
+            axes.plot(*trajectory.goal[:2], marker="*", markersize=12, color="tab:red", linestyle="none", label="goal")
+        kind = "task" if trajectory.goal is None else "goal"
+        axes.set_title(f"{kind} ({', '.join(f'{number:.2f}' for number in trajectory.task)})", fontsize=9)
         axes.set_aspect("equal", adjustable="datalim")
         axes.tick_params(labelsize=7)
         if index == 0:

@@ -9,6 +9,8 @@ from metarl.experiment import checks
 from metarl.experiment.errors import UserError
 from tesp.episode_buffer import EPISODE_MODES
 
+_ENCODER_DEFAULTS = {"episode_mode": "episode_buffer", "warmup": True}
+
 
 @gin.configurable(module="tesp")
 class FastAdaptation:
@@ -50,9 +52,7 @@ class FastAdaptation:
         self.rollouts_per_task = checks.integer(f"{name}.rollouts_per_task", rollouts_per_task, minimum=1)
         self.horizon = checks.integer(f"{name}.horizon", horizon, minimum=1)
         self.inner_updates = checks.integer(f"{name}.inner_updates", inner_updates, minimum=0)
-        self.inner_grad_clip = checks.real(f"{name}.inner_grad_clip", inner_grad_clip, minimum=0.0)
-        if self.inner_grad_clip == 0.0:
-            raise UserError(f"{name}.inner_grad_clip must be positive, got {inner_grad_clip!r}")
+        self.inner_grad_clip = checks.positive(f"{name}.inner_grad_clip", inner_grad_clip)
         self.gamma = checks.real(f"{name}.gamma", gamma, minimum=0.0, maximum=1.0)
         self.lambda_ = checks.real(f"{name}.lambda_", lambda_, minimum=0.0, maximum=1.0)
         self.episode_mode = checks.choice(f"{name}.episode_mode", episode_mode, EPISODE_MODES)
@@ -64,9 +64,8 @@ class FastAdaptation:
         if encoder_episode_capacity is None:
             self.encoder_episode_capacity = self._default_capacity()
         else:
-            least = self.buffer_size if self.episode_mode == "episode_buffer" else 1
             self.encoder_episode_capacity = checks.integer(
-                f"{name}.encoder_episode_capacity", encoder_episode_capacity, minimum=least
+                f"{name}.encoder_episode_capacity", encoder_episode_capacity, minimum=self._least_capacity()
             )
 
     def resized(self, *, rollouts_per_task: int | None = None, inner_updates: int | None = None) -> "FastAdaptation":
@@ -84,6 +83,24 @@ class FastAdaptation:
         growth = max(1.0, other._default_capacity() / self._default_capacity())
         other.encoder_episode_capacity = math.ceil(growth * self.encoder_episode_capacity)
         return other
+
+    def require_effect(self, method: str) -> None:
+        """Refuses changes of what is sampled for the encoder, for a method without one.
+
+        Raises:
+            UserError: one is not.
+        """
+        for name, default in _ENCODER_DEFAULTS.items():
+            value = getattr(self, name)
+            if value != default:
+                raise UserError(f"FastAdaptation.{name} = {value!r} has no effect with {method}: it has no encoder")
+
+    def _least_capacity(self) -> int:
+        """The fewest episodes that the encoder is certain to read: a round has at least one of every copy."""
+        rounds = {"last_episodes": 1, "all_episodes": self.inner_updates + self.warmup}
+        if self.episode_mode == "episode_buffer":
+            return self.buffer_size
+        return max(1, self.rollouts_per_task * min(rounds[self.episode_mode], self.inner_updates + self.warmup))
 
     def _default_capacity(self) -> int:
         return {
@@ -121,8 +138,8 @@ class MetaUpdate:
         name = "MetaUpdate"
         self.outer_lr = checks.real(f"{name}.outer_lr", outer_lr, minimum=0.0)
         self.num_evaluations = checks.integer(f"{name}.num_evaluations", num_evaluations, minimum=1)
-        self.clip_param = checks.real(f"{name}.clip_param", clip_param, minimum=0.0)
-        self.kl_limit = checks.real(f"{name}.kl_limit", kl_limit, minimum=0.0)
+        self.clip_param = checks.positive(f"{name}.clip_param", clip_param)
+        self.kl_limit = checks.positive(f"{name}.kl_limit", kl_limit)
         self.second_order = checks.flag(f"{name}.second_order", second_order)
         self.replay_inner = checks.flag(f"{name}.replay_inner", replay_inner) or self.second_order
         self.rollback_adam = checks.flag(f"{name}.rollback_adam", rollback_adam)

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from metarl.experiment.learner import NonFiniteError
 from metarl.sampling.noise import NoiseKey, TransitionNoise
 from metarl.sampling.sampler import Sampler
 from metarl.sampling.steps import Batch, Episodes, Steps
@@ -24,9 +25,17 @@ from tesp.settings import FastAdaptation, MetaUpdate
 
 
 class Trajectory(NamedTuple):
-    """A few paths of one task for the eye: goal [2], and position sequences [T, 2] before and after adaptation."""
+    """A few paths of one task for the eye.
 
-    goal: np.ndarray
+    Attributes:
+        task: [G].
+        goal: [2] or more, the place that the family shows for the task, or None.
+        before: positions [T, 2] of some episodes before adaptation.
+        after: the same after it.
+    """
+
+    task: np.ndarray
+    goal: np.ndarray | None
     before: list[np.ndarray]
     after: list[np.ndarray]
 
@@ -85,6 +94,7 @@ class TespShard(Shard[Adaptation]):
         self.num_tasks = num_tasks
         self._method = method
         self._settings = adaptation
+        self._family = family
         self._replay = meta_update.replay_inner
         self._paths_shown = paths_shown
         objective = Objective(
@@ -107,6 +117,7 @@ class TespShard(Shard[Adaptation]):
         )
         self._feature_dim = method.feature_dim(family.observation_dim, family.action_dim) if method.uses_encoder else 0
         self._cache: dict[Any, _Kept] = {}
+        self._bad: Steps | None = None
 
     def collect(
         self,
@@ -129,8 +140,12 @@ class TespShard(Shard[Adaptation]):
             iteration: 0-based meta-update.
             phase: what the adaptation is for; with seed, iteration and task index it keys all random numbers.
             transition_noise: noise on transitions (section 6.2); never used in training.
-            keep: store what `evaluate` needs, in place of what was stored before.
+            keep: store what `evaluate` needs, in place of what was stored before. Without, the caller looks for
+                returns that are not finite.
             report: is told what is being done.
+
+        Raises:
+            NonFiniteError: an episode's return is not finite, and the round was to be kept.
         """
         settings, method, compute = self._settings, self._method, self.computation
         updates = settings.inner_updates
@@ -160,6 +175,7 @@ class TespShard(Shard[Adaptation]):
                 progress=counts.append,
                 shared_arguments=parameters.shared or None,
             )
+            self._look_for_bad_returns(batch, f"{phase}/{name}", tasks, keep)
             simulated += sum(counts)
             seconds["sampling"] += time.perf_counter() - started
             return batch, context
@@ -218,14 +234,26 @@ class TespShard(Shard[Adaptation]):
         return self.computation.outer_gradient(parameters, *kept)
 
     def kept_arrays(self, key: Any) -> dict[str, np.ndarray]:
-        """The data kept under `key` as named arrays: evidence after a crash."""
+        """Evidence after a crash as named arrays: the data kept under `key`, and the round that was not finite."""
+        bad = {} if self._bad is None else {f"not_finite/{name}": x for name, x in self._bad._asdict().items()}
         kept = self._cache.get(key)
         if kept is None:
-            return {}
-        arrays = {f"accumulated/{name}": value for name, value in kept.accumulated.items()}
+            return bad
+        arrays = bad | {f"accumulated/{name}": value for name, value in kept.accumulated.items()}
         arrays |= {f"steps/{name}": value for name, value in kept.data.steps._asdict().items()}
         arrays["advantage"] = kept.data.advantage
         return {name: np.asarray(value) for name, value in arrays.items()}
+
+    def _look_for_bad_returns(self, batch: Batch, phase: str, tasks: TaskBatch, stop: bool) -> None:
+        """Keeps the first round with one as evidence, and may stop there: later rounds would be bad everywhere."""
+        bad = np.flatnonzero(~np.isfinite(batch.episodes.episode_return))
+        if not len(bad):
+            return
+        self._bad = batch.steps if self._bad is None else self._bad
+        if stop:
+            index = tasks.indices[batch.episodes.task[bad[0]]]
+            value = batch.episodes.episode_return[bad[0]]
+            raise NonFiniteError(f"not finite: a return on task {index} is {value} in {phase}")
 
     def _round(self, steps: Steps, encoder_input: Any) -> Round:
         tensors = tf.nest.map_structure(tf.convert_to_tensor, steps)
@@ -240,10 +268,17 @@ class TespShard(Shard[Adaptation]):
 
     def _trajectories(self, tasks: TaskBatch, before: Batch, after: Batch) -> list[Trajectory]:
         num_tasks, num_paths = self._paths_shown
+        position = before.info.get("position")
+        if position is None or position.shape[2:] != (2,):
+            return []  # not a path in the plane
         return [
-            Trajectory(tasks.tasks[task], _paths(before, task, num_paths), _paths(after, task, num_paths))
+            Trajectory(
+                tasks.tasks[task],
+                self._family.scene(tasks.tasks[task]).goal,
+                _paths(before, task, num_paths),
+                _paths(after, task, num_paths),
+            )
             for task in range(min(num_tasks, self.num_tasks))
-            if "position" in before.info
         ]
 
 

@@ -37,7 +37,9 @@ def require_tasks(name: str, family: TaskFamily) -> None:
 
 
 def draw_task_sets(family: TaskFamily, seed: int, num_tasks: int) -> GoalSets:
-    """Returns the three sets that `seed` draws, each [N, G] float64; a larger N continues a set.
+    """Returns the three sets that `seed` draws, each [N, G] float64.
+
+    With another N the sets are others: the goals of all sets come from one stream, so that only D is continued.
 
     Raises:
         UserError: goals that do not fit into the plane.

@@ -25,6 +25,14 @@ def real(name: str, value: Any, minimum: float | None = None, maximum: float | N
     return float(value)
 
 
+def positive(name: str, value: Any) -> float:
+    """Returns `value` as a float if it is a finite number above 0; raises UserError otherwise."""
+    value = real(name, value)
+    if value <= 0.0:
+        raise UserError(f"{name} must be positive, got {value!r}")
+    return value
+
+
 def flag(name: str, value: Any) -> bool:
     """Returns `value` if it is True or False; raises UserError otherwise."""
     if not isinstance(value, bool):

@@ -93,7 +93,7 @@ def _show_phase(phase: str) -> None:
 
 def _check_output(saved: SavedRun, output: str | None) -> None:
     """Raises UserError if the result could not be written, or would go where it does not belong."""
-    folder = RunDirectory(saved.root).path(FOLDER) if output is None else Path(output)
+    folder = RunDirectory(saved.root).path(FOLDER) if output is None else Path(output).expanduser()
     home = saved.root.resolve()
     if output is not None:
         target = folder.resolve()

@@ -23,7 +23,7 @@ from metarl.experiment.console import Progress, Signals, StopNow
 from metarl.experiment.errors import UserError
 from metarl.experiment.experiment import Experiment
 from metarl.experiment.learner import Learner, Metrics, NonFiniteError
-from metarl.experiment.metrics import CsvWriter, TensorBoardWriter, Writer, aligned
+from metarl.experiment.metrics import CsvWriter, TensorBoardWriter, Writer, aligned, plain_number
 from metarl.experiment.run_directory import RunDirectory
 
 SUCCESS, NOT_FINITE, DISK_REFUSED = 0, 1, 3
@@ -55,11 +55,11 @@ def train(experiment: Experiment, run: RunDirectory, operative_config: str = "",
             run.root, experiment.learner.iteration, run.path("final.csv"),
         )  # fmt: skip
         return SUCCESS
-    run.describe(operative_config, flags, experiment.learner.iteration)
     progress = Progress(experiment.learner.iteration, experiment.iterations)
     session = _Session(experiment, run, store, progress)
     with Signals() as signals:
         try:
+            run.describe(operative_config, flags, experiment.learner.iteration)
             if fresh:
                 session.save()
             return session.train(signals) or session.finish(signals)
@@ -136,6 +136,8 @@ class _Session:
         rows = self._learner.final_table(self._progress.report)
         # The first column marks the run as finished, so that it is written even for a learner without a table.
         rows = [{"iteration": self._learner.iteration, **row} for row in rows or [{}]]
+        for row in rows:
+            _check_finite(row, "final table's")
         self._run.write_table("final.csv", rows)
         logging.info("after %d meta-updates:\n%s", self._learner.iteration, aligned(rows))
         return SUCCESS
@@ -195,4 +197,4 @@ def _is_finite(value: Any) -> bool:
 
 
 def _jsonable(value: Any) -> Any:
-    return value if value is None or math.isfinite(value) else str(value)
+    return None if value is None else plain_number(value) if math.isfinite(value) else str(value)

@@ -4,13 +4,15 @@ A writer is called in this order: `rewind` before the first row, `write` once pe
 checkpoint, `close`.
 """
 
+import contextlib
 import csv
+import errno
 import io
 import os
 import socket
 import struct
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -178,7 +180,8 @@ class TensorBoardWriter:
         if self._writer is None:
             self._folder.mkdir(exist_ok=True)
             name = f"events.out.tfevents.{int(time.time()):010d}.{socket.gethostname()}.{os.getpid()}.{iteration}"
-            self._writer = tf.io.TFRecordWriter(str(self._folder / name))
+            with _disk_errors():
+                self._writer = tf.io.TFRecordWriter(str(self._folder / name))
             self._record(tf.compat.v1.Event(wall_time=time.time(), file_version="brain.Event:2"))
         values = [
             tf.compat.v1.Summary.Value(tag=name, simple_value=value)
@@ -197,8 +200,9 @@ class TensorBoardWriter:
         self._record(tf.compat.v1.Event(wall_time=time.time(), step=iteration, summary=summary))
 
     def _record(self, event: Any) -> None:
-        self._writer.write(event.SerializeToString())
-        self._writer.flush()
+        with _disk_errors():
+            self._writer.write(event.SerializeToString())
+            self._writer.flush()
 
     def sync(self) -> None:
         """Leaves durability to the system: events repeat what `progress.csv` holds."""
@@ -206,8 +210,21 @@ class TensorBoardWriter:
     def close(self) -> None:
         """Closes the event file."""
         if self._writer is not None:
-            self._writer.close()
+            with _disk_errors():
+                self._writer.close()
             self._writer = None
+
+
+@contextlib.contextmanager
+def _disk_errors() -> Iterator[None]:
+    """TensorFlow's errors of a file as Python's."""
+    import tensorflow as tf
+
+    try:
+        yield
+    except tf.errors.OpError as error:
+        full = isinstance(error, tf.errors.ResourceExhaustedError)
+        raise OSError(errno.ENOSPC if full else errno.EIO, error.message) from error
 
 
 def plain_number(value: Any) -> int | float:

@@ -23,7 +23,7 @@ def result_folder(saved: SavedRun, kind: str, output: str | None = None) -> Iter
     Raises:
         UserError: nothing can be written there; names `--output` if that can choose another place.
     """
-    wanted = RunDirectory(saved.root).path(kind) if output is None else Path(output)
+    wanted = RunDirectory(saved.root).path(kind) if output is None else Path(output).expanduser()
     made = [path for path in (wanted, *wanted.parents) if not os.path.exists(path)]
     try:
         try:

@@ -11,6 +11,7 @@ crash/                  the evidence if a number was not finite
 lock                    held by the process that trains here
 """
 
+import contextlib
 import csv
 import fcntl
 import importlib.metadata
@@ -79,7 +80,7 @@ class RunDirectory:
     """
 
     def __init__(self, path: str | os.PathLike):
-        self.root = Path(path)
+        self.root = Path(path).expanduser()
         self._lock: int | None = None
 
     def path(self, *names: str) -> Path:
@@ -134,7 +135,8 @@ class RunDirectory:
         self, names: set[str], operative_config: str, bound: Iterable[Key], ignored: Callable[[Key], bool]
     ) -> None:
         if "operative_config.gin" not in names:
-            foreign = sorted(name for name in names if name not in _WRITTEN_BEFORE_THE_FIRST_CHECKPOINT)
+            known = _WRITTEN_BEFORE_THE_FIRST_CHECKPOINT
+            foreign = sorted(name for name in names if name not in known and not _is_temporary(name))
             if foreign or list_checkpoints(self.root):
                 what = ", ".join((foreign or ["checkpoints"])[:3])
                 raise UserError(f"{self.root} is not empty and not a run (it holds {what}); choose another --logdir")
@@ -188,8 +190,9 @@ class RunDirectory:
         except OSError as error:
             os.close(lock)
             raise UserError(f"cannot lock {self.root}: {error.strerror}") from error
-        os.ftruncate(lock, 0)
-        os.write(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
+        with contextlib.suppress(OSError):  # on a full disk the folder is locked all the same
+            os.ftruncate(lock, 0)
+            os.write(lock, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
         self._lock = lock
 
     def holder(self) -> str | None:
@@ -274,12 +277,21 @@ def csv_text(rows: list[dict[str, Any]]) -> str:
 def write_atomically(path: Path, text: str) -> None:
     """Writes a text file beside its place, then renames it there, durably."""
     temporary = path.with_name(f".{path.name}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with temporary.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     sync_folder(path.parent)
+
+
+def _is_temporary(name: str) -> bool:
+    """Whether a file is one that a killed `write_atomically` left."""
+    return name.startswith(".") and name.endswith(".tmp")
 
 
 def read_sessions(root: Path) -> list[dict[str, Any]]:

@@ -48,7 +48,7 @@ def find(directory: str | None, which: str = _LATEST, *, allow_untrained: bool =
     """
     if not directory:
         raise UserError("which run? Give --run=runs/<config>/seed_<n>")
-    root = Path(directory)
+    root = Path(directory).expanduser()
     if not root.is_dir():
         siblings = [path.name for path in root.parent.iterdir() if path.is_dir()] if root.parent.is_dir() else []
         raise UserError(f"--run={directory}: there is no such folder{did_you_mean(root.name, siblings)}")

@@ -65,7 +65,9 @@ def make_index(request: Request) -> SweepIndex:
         raise UserError('what is to be swept? Give --sweep="NAME=[value, ...]", --seeds=1,2,3 or --from_header')
     axes = sweeps.resolve_names(axes, bound)
     root = (
-        Path(request.logdir) if request.logdir else sweeps.default_folder(request.gin_files, request.gin_params, axes)
+        Path(request.logdir).expanduser()
+        if request.logdir
+        else sweeps.default_folder(request.gin_files, request.gin_params, axes)
     )
     common = sweeps.configuration(bound, [name for axis in axes for name in axis.names])
     index = SweepIndex(root, request.gin_files, request.gin_params, sweeps.plan(axes, seeds), common)

@@ -101,9 +101,7 @@ def mlp_task_by_task(
     return tf.stack(outputs)
 
 
-def _mlp_of_one_task(
-    weights: Mapping[str, tf.Tensor], x: tf.Tensor, context: tf.Tensor | None, name: str
-) -> tf.Tensor:
+def _mlp_of_one_task(weights: Mapping[str, tf.Tensor], x: tf.Tensor, context: tf.Tensor | None, name: str) -> tf.Tensor:
     """`mlp` for one task: [S, out] from [S, in] and [C]."""
     depth = sum(key.endswith(".kernel") for key in weights)
     for i in range(depth):

@@ -82,7 +82,7 @@ class Method(abc.ABC):
         self.inner_lr = checks.real(f"{self.name}.inner_lr", inner_lr, minimum=0.0)
         self.adaptive_inner_lr = checks.flag(f"{self.name}.adaptive_inner_lr", adaptive_inner_lr)
         if inner_lr_bound is not None:
-            inner_lr_bound = checks.real(f"{self.name}.inner_lr_bound", inner_lr_bound, minimum=0.0)
+            inner_lr_bound = checks.positive(f"{self.name}.inner_lr_bound", inner_lr_bound)
         self.inner_lr_bound = inner_lr_bound
         self.embedding_coeff = checks.real(f"{self.name}.embedding_coeff", embedding_coeff, minimum=0.0)
 

@@ -32,8 +32,18 @@ def pytest_generate_tests(metafunc):
 
 
 def pytest_collection_modifyitems(config, items):
-    """Drops tests of a kind that GOLDEN_DIR has no file of (they have no file's name to show)."""
+    """Drops tests that show no name of a file: of a kind that GOLDEN_DIR has no file of, and, where it is set, those
+    that take no golden file at all."""
     dropped = [item for item in items if getattr(item, "callspec", None) and "NOTSET" in item.callspec.id]
+    if "GOLDEN_DIR" in os.environ:
+        names = [path.name for path in golden_files()]
+        dropped += [
+            item
+            for item in items
+            if item not in dropped
+            and pathlib.Path(__file__).parent in item.path.parents
+            and not any(name in item.name for name in names)
+        ]
     if dropped:
         config.hook.pytest_deselected(items=dropped)
         items[:] = [item for item in items if item not in dropped]

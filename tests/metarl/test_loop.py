@@ -301,6 +301,62 @@ def test_a_full_disk_stops_with_one_line_and_costs_an_interval(toy, monkeypatch,
     assert_same_run("run", "undisturbed")
 
 
+@pytest.mark.parametrize("name", ["flags.txt", "versions.json", "operative_config.gin", "lock"])
+def test_a_full_disk_at_the_very_start_is_one_line_and_spoils_nothing(toy, monkeypatch, caplog, name):
+    run(logdir="undisturbed")
+    writing, replace = os.write, os.replace
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        if name == "lock":
+            patch.setattr(
+                os, "write", lambda lock, data: full() if data.startswith(b"process") else writing(lock, data)
+            )
+            assert run() == 0  # the note of who holds the lock is all that is missing
+        else:
+            patch.setattr(os, "replace", lambda old, new: full() if Path(new).name == name else replace(old, new))
+            assert run() == 3
+            assert "No space left on device; the same command goes on" in caplog.text
+            assert not list(Path("run").glob(".*.tmp"))
+    assert run() == 0
+    assert_same_run("run", "undisturbed")
+
+
+def test_what_a_kill_left_half_written_is_no_foreign_file(toy):
+    run(logdir="undisturbed")
+    Path("run").mkdir()
+    Path("run/.flags.txt.tmp").write_text("python -m la")
+    assert run() == 0
+    assert_same_run("run", "undisturbed")
+
+
+def test_a_full_disk_is_told_by_the_event_writer_too(tmp_path):
+    writer = TensorBoardWriter(tmp_path / "tensorboard")
+    writer.write(1, {"train/return": 1.0}, {})
+    writer._writer = tf.io.TFRecordWriter("/dev/full")
+    with pytest.raises(OSError, match="dev/full") as caught:
+        writer.write(2, {"train/return": 1.0}, {})
+    assert caught.value.errno == errno.ENOSPC
+
+
+def test_a_final_table_that_is_not_finite_fails_the_run(toy, monkeypatch, caplog):
+    with monkeypatch.context() as patch:
+        patch.setattr(toy_learner.ToyLearner, "final_table", lambda self, report: [{"set": "D", "return": np.nan}])
+        assert run() == 1
+    assert "not finite: final table's return" in caplog.text
+    assert not Path("run/final.csv").exists()
+    assert run() == 0
+
+
+def test_a_tilde_is_the_home_directory(toy, monkeypatch):
+    monkeypatch.setenv("HOME", str(toy / "home"))
+    assert run(logdir="~/run") == 0
+    assert (toy / "home" / "run" / "final.csv").exists()
+    assert not Path("~").exists()
+
+
 def test_a_checkpoint_that_does_not_fit_the_learner_is_one_line(toy):
     run("ITERATIONS = 5")
     CheckpointStore(toy / "run" / "checkpoints").save(6, {"weights": np.zeros(3)})

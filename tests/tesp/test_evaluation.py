@@ -250,3 +250,8 @@ def test_more_copies_and_fast_updates_than_in_training_fit_the_encoder():
     learner = make_learner("TESP", episode_mode="all_episodes")
     result = evaluated(learner, tasks=((0.9, 0.0),), episodes=4, fast_updates=3)
     assert result.per_task[0]["episodes_3"] >= 4
+
+
+def test_noise_on_the_training_goals_alone_is_refused(maml):
+    with pytest.raises(UserError, match=r"--noise_sigma=0\.1 has no effect on the training goals"):
+        evaluated(maml, task_sets=("train",), noise_sigma=0.1)

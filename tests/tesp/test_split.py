@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from test_learner import METHODS, make_learner, silent
+from test_learner import make_learner, silent
 from toy_pool import split
 
 from metarl.experiment.errors import UserError
@@ -19,10 +19,13 @@ def first_batch(learner):
     return tasks, returns, sums
 
 
-@pytest.mark.parametrize("method", ["TESP", "MAESN"])
-def test_two_shards_agree_with_one(method):
+@pytest.mark.parametrize(
+    ("method", "meta_update"),
+    [("TESP", {}), ("MAESN", {}), ("MetaSGD", {"replay_inner": True}), ("TESP", {"second_order": True})],
+)
+def test_two_shards_agree_with_one(method, meta_update):
     """Tasks, noise and first batch are the same numbers; the first gradient within rounding."""
-    one, two = make_learner(method), split(make_learner(method), 2)
+    one, two = make_learner(method, meta_update=meta_update), split(make_learner(method, meta_update=meta_update), 2)
     (tasks, returns, sums), (other_tasks, other_returns, other_sums) = first_batch(one), first_batch(two)
     np.testing.assert_array_equal(tasks.tasks, other_tasks.tasks)
     np.testing.assert_array_equal(returns[0], other_returns[0])
@@ -64,4 +67,3 @@ def test_evidence_comes_from_all_shards():
 def test_more_shards_than_tasks_are_one_line():
     with pytest.raises(UserError, match="4 shards are too many: TespLearner has 3 tasks"):
         make_learner("MAML").require_split(4)
-    assert set(METHODS)
