@@ -148,8 +148,8 @@ def encoder(scale: Scale) -> list[Row]:
 def outer(scale: Scale) -> list[Row]:
     """One evaluation of the PPO loss with its gradient: weights per task, shared weights, shared with encoder."""
     return [
-        flop_row(f"PPO outer step, {name} {scale.sizes}", _updates(name, scale).outer(scale.repetitions), at_least)
-        for name, at_least in (("MAML", 0.6), ("MAESN", 0.6), ("TESP", None))
+        flop_row(f"PPO outer step, {name} {scale.sizes}", _updates(name, scale).outer(scale.repetitions), 0.6)
+        for name in ("MAML", "MAESN", "TESP")
     ]
 
 

@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from benchmarks.encoder import encoder_gflop
 from benchmarks.machine import FlopReport, compare_with_matmul
-from metarl.sampling.steps import Steps, steps_capacity
+from metarl.sampling.quota import make_quota
+from metarl.sampling.steps import Steps
 from tesp.computation import Computation, Objective
 from tesp.methods import EncoderInput, MetaParameters, Method
 from tesp.objectives import Round
@@ -35,7 +36,7 @@ def synthetic_round(
     method: Method, observation_dim: int, action_dim: int, M: int, R: int, H: int, episodes: int = 16
 ) -> Round:
     """A round of full-length episodes with random contents, and a full buffer."""
-    S = steps_capacity(R, H, ends_early=True)
+    S = make_quota("per_task", M, R, H, ends_early=True).capacity
     rng = np.random.default_rng(0)
     normal = lambda *shape: rng.standard_normal(shape, np.float32)  # noqa: E731
     valid = np.broadcast_to(np.arange(S) < R * H, (M, S))

@@ -77,17 +77,3 @@ class Batch(NamedTuple):
     steps: Steps
     episodes: Episodes
     info: dict[str, np.ndarray]
-
-
-def steps_capacity(rollouts_per_task: int, horizon: int, ends_early: bool, stop_rule: str = "per_task") -> int:
-    """S for the stop rules "per_task" and "global", see `metarl.sampling.quota`.
-
-    Returns:
-        R*H without early ends, which meet the count exactly. Else R*H + H - 1 for "per_task", whose last episode may
-        overshoot by H - 1 steps, and R*(2H - 1) for "global", where one task's episodes may all be among the longest.
-    """
-    if not ends_early or stop_rule == "truncate":
-        return rollouts_per_task * horizon
-    if stop_rule == "per_task":
-        return rollouts_per_task * horizon + horizon - 1
-    return rollouts_per_task * (2 * horizon - 1)

@@ -75,7 +75,10 @@ class TESP(Method):
 
 @gin.configurable(module="tesp")
 class TESPAdaptivePolicy(TESP):
-    """As TESP, with the policy among the inner variables; its arguments are TESP's."""
+    """As TESP, with the policy among the inner variables; its arguments are TESP's.
+
+    They are repeated because gin binds what the signature of the class itself names.
+    """
 
     name = "TESPAdaptivePolicy"
 
