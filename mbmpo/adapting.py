@@ -36,6 +36,6 @@ def real_shard(
         stop_rule=learner.stop_rule,
         copies_per_task=learner.copies_per_task,
     )
-    collector = RealCollector(sampler, remember=remember)
+    collector = RealCollector(sampler, num_tasks * rollouts * learner.horizon, remember=remember)
     shard = MetaShard(learner.objective, learner.processing, collector, num_tasks, updates, learner.horizon)
     return shard, collector

@@ -24,6 +24,8 @@ class ImaginedCollector:
         imagination: of the shard's tasks.
     """
 
+    round_steps = 0
+
     def __init__(self, imagination: Imagination):
         self._imagination = imagination
         self._effective: Any = None
@@ -33,8 +35,11 @@ class ImaginedCollector:
         """Sets the models and the buffer."""
         self._effective, self._buffer = effective, buffer
 
-    def __call__(self, weights: Weights, tasks: TaskBatch, seed: int, iteration: int, phase: str) -> Steps:
+    def __call__(
+        self, weights: Weights, tasks: TaskBatch, seed: int, iteration: int, phase: str, progress: Any = None
+    ) -> Steps:
         """One phase; see `mbmpo.shard.Collector`."""
+        del progress
         imagined = self._imagination.run(
             weights, self._effective, seed=seed, iteration=iteration, phase=phase, buffer=self._buffer
         )

@@ -12,6 +12,7 @@ from mbmpo.policies import GaussianMLPPolicy, Weights
 from mbmpo.policy_learner import PolicyLearner
 from mbmpo.processing import Processing
 from mbmpo.real_data import policy_sampler, tiled
+from mbmpo.reporting import step_progress
 from mbmpo.settings import ModelFit, RealData, part
 from mbmpo.transitions import Transitions
 from metarl.experiment import checks
@@ -117,7 +118,8 @@ class ImaginingLearner(ModelBasedLearner, PolicyLearner, ShardedLearner):
         weights = self._acting_weights(tasks, report)
         key = NoiseKey(self.seed, self.iteration, "real", tasks.indices)
         sampler = self._real_sampler()
-        batch = sampler.collect(weights, tasks.tasks, key)
+        progress = step_progress(report, "real sampling, step", self.steps_per_round)
+        batch = sampler.collect(weights, tasks.tasks, key, progress=progress)
         self._watch(sampler.seconds)
         return batch
 

@@ -185,19 +185,24 @@ class MBMPOLearner(ImaginingLearner):
         metrics: Metrics = {}
         adaptations: list[Adaptation] = []
         if self.log_real_performance or self._maps is not None:
-            report("real evaluation")
             if self._real_step is None:
                 shard = MetaShard(
                     self.objective,
                     self.processing,
-                    RealCollector(self._real_sampler()),
+                    RealCollector(self._real_sampler(), self.steps_per_round),
                     self.num_tasks,
                     self.inner_updates,
                     self.real.horizon,
                 )
                 self._real_step = MetaStep(LocalPool([shard]), self.meta_update)
             adaptations = self._real_step.adapt(
-                self.parameters, tasks, self.seed, self.iteration, "evaluation", keep=False
+                self.parameters,
+                tasks,
+                self.seed,
+                self.iteration,
+                "evaluation",
+                keep=False,
+                report=lambda phrase: report(f"real evaluation, {phrase}"),
             )
             require_finite_steps("the real evaluation", adaptations)
             self.count_evaluation(sum(adaptation.account.env_steps for adaptation in adaptations))

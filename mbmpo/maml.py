@@ -149,8 +149,14 @@ class MAMLLearner(RealTaskLearner, ShardedLearner):
         clock = self._iteration_clock()
         step = MetaStep(self.pool, self.meta_update)
         tasks = draw_tasks(self.family, self.num_tasks, self.seed, self.iteration)
-        report("real sampling and adaptation")
-        adaptations = step.adapt(self.parameters, tasks, self.seed, self.iteration, "train")
+        adaptations = step.adapt(
+            self.parameters,
+            tasks,
+            self.seed,
+            self.iteration,
+            "train",
+            report=lambda phrase: report(f"real sampling and adaptation, {phrase}"),
+        )
         require_finite_steps("the real steps", adaptations)
         counted = self._counted(sum(adaptation.account.env_steps for adaptation in adaptations))
         report("meta-update")

@@ -45,10 +45,20 @@ class MetaStep:
         self._meta_update = meta_update
 
     def adapt(
-        self, theta: Weights, tasks: TaskBatch, seed: int, iteration: int, phase: str, *, keep: bool = True
+        self,
+        theta: Weights,
+        tasks: TaskBatch,
+        seed: int,
+        iteration: int,
+        phase: str,
+        *,
+        keep: bool = True,
+        report: Report | None = None,
     ) -> list[Adaptation]:
         """Collects and adapts on every shard, in task order; arguments as in `MetaShard.collect`."""
-        return self.pool.collect(tasks, parameters=theta, seed=seed, iteration=iteration, phase=phase, keep=keep)
+        return self.pool.collect(
+            tasks, report=report, parameters=theta, seed=seed, iteration=iteration, phase=phase, keep=keep
+        )
 
     def update(
         self,

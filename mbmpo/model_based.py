@@ -144,7 +144,6 @@ class ModelBasedLearner(StatefulLearner):
         """The iteration's real data; counts their steps as configured, and truly (O-6)."""
         if self.iteration == 0 and self._random_first:
             asked = self.real.initial_random_steps or self.steps_per_round
-            report(f"random actions, {asked} steps")
             batch = random_batch(
                 self.family,
                 asked,
@@ -156,10 +155,10 @@ class ModelBasedLearner(StatefulLearner):
                 truncate=self.stop_rule == "truncate",
                 watch=self._watch,
                 num_threads=self.num_threads,
+                progress=reporting.step_progress(report, "random actions, step", asked),
             )
             self._count(asked, batch)
             return batch
-        report(f"real sampling, {self.steps_per_round} steps")
         batch = self._collect_real(tasks, report)
         self._count(self.steps_per_round, batch)
         return batch

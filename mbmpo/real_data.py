@@ -71,17 +71,28 @@ class RealCollector:
 
     Args:
         sampler: of the shard's tasks.
+        round_steps: that it is to make, M * R * H.
         remember: keep the batches of the phases until `forget`.
     """
 
-    def __init__(self, sampler: Sampler, *, remember: bool = False):
+    def __init__(self, sampler: Sampler, round_steps: int, *, remember: bool = False):
         self._sampler, self._remember = sampler, remember
+        self.round_steps = round_steps
         self._batches: list[Batch] = []
         self._account = Account()
 
-    def __call__(self, weights: Weights, tasks: TaskBatch, seed: int, iteration: int, phase: str) -> Steps:
+    def __call__(
+        self,
+        weights: Weights,
+        tasks: TaskBatch,
+        seed: int,
+        iteration: int,
+        phase: str,
+        progress: Callable[[int], None] | None = None,
+    ) -> Steps:
         """One phase; see `mbmpo.shard.Collector`."""
-        batch = self._sampler.collect(weights, tasks.tasks, NoiseKey(seed, iteration, phase, tasks.indices))
+        key = NoiseKey(seed, iteration, phase, tasks.indices)
+        batch = self._sampler.collect(weights, tasks.tasks, key, progress=progress)
         steps, bad, seconds = self._account
         self._account = Account(
             steps + int(batch.episodes.length.sum()),
@@ -115,6 +126,7 @@ def random_batch(
     truncate: bool = False,
     watch: Callable[[SamplingSeconds], None] | None = None,
     num_threads: int | None = None,
+    progress: Callable[[int], None] | None = None,
 ) -> Batch:
     """Rollouts of uniformly random actions in [-1, 1]^A (section 1.2, step 3, first iteration).
 
@@ -132,6 +144,7 @@ def random_batch(
         truncate: cut and keep the paths that are running when the steps asked for have been made (O-23).
         watch: told where the time went.
         num_threads: simulation threads; None: the cores this process may use.
+        progress: see `Sampler.collect`.
     """
     batch = collect_random(
         family,
@@ -143,6 +156,7 @@ def random_batch(
         stop_rule="truncate" if truncate else "global",
         watch=watch,
         num_threads=num_threads,
+        progress=progress,
     )
     return _first_paths(batch, asked) if exact else batch
 

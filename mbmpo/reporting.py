@@ -13,13 +13,13 @@ Shapes: `E` models.
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mbmpo.policies import Weights
-from metarl.experiment.learner import Metrics
+from metarl.experiment.learner import Metrics, Report
 from metarl.sampling.sampler import SamplingSeconds
 from metarl.sampling.steps import Batch
 
@@ -132,6 +132,29 @@ def summary_line(metrics: Metrics) -> str:
         *shown("seconds", "time/iteration"),
     ]
     return "  ".join(parts)
+
+
+def step_progress(
+    report: Report, what: str, total: int, done: int = 0, steps: int | None = None
+) -> Callable[[int], None]:
+    """Tells of steps as they are made, "<what> 1200/4000", which lets the time left be shown.
+
+    Args:
+        report: is told, at once and by every call of the result with the steps made since the one before.
+        what: is being done.
+        total: steps of all rounds together.
+        done: in the rounds before this one.
+        steps: of this round; None for all that are left. Those beyond, where episodes end early, are not told of.
+    """
+    made, last = done, total if steps is None else done + steps
+
+    def progress(more: int) -> None:
+        nonlocal made
+        made = min(made + more, last)
+        report(f"{what} {made}/{total}")
+
+    progress(0)
+    return progress
 
 
 class Stopwatch:

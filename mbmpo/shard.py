@@ -5,6 +5,7 @@ of the shard, `S` steps per task, `K` inner updates.
 """
 
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -14,7 +15,9 @@ from mbmpo.meta_objective import Argument, Evaluation, MetaObjective
 from mbmpo.objectives import MetaData, Phase, make_phase, per_task
 from mbmpo.policies import Weights
 from mbmpo.processing import Processing, path_statistics
+from mbmpo.reporting import step_progress
 from metarl.compiled import Compiled
+from metarl.experiment.learner import Report
 from metarl.sampling.sampler import SamplingSeconds
 from metarl.sampling.steps import Steps
 from metarl.scaling.shard import Shard, TaskBatch
@@ -39,10 +42,27 @@ class Account(NamedTuple):
 
 
 class Collector(Protocol):
-    """Gathers one phase of steps for all tasks of a shard."""
+    """Gathers one phase of steps for all tasks of a shard.
 
-    def __call__(self, weights: Weights, tasks: TaskBatch, seed: int, iteration: int, phase: str) -> Steps:
-        """Returns steps [M, S, ...] of policies with `weights` [M, ...]; `phase` keys the random numbers."""
+    Attributes:
+        round_steps: real steps of a phase, as far as that is known before; 0 for imagined phases.
+    """
+
+    round_steps: int
+
+    def __call__(
+        self,
+        weights: Weights,
+        tasks: TaskBatch,
+        seed: int,
+        iteration: int,
+        phase: str,
+        progress: Callable[[int], None] | None = None,
+    ) -> Steps:
+        """Returns steps [M, S, ...] of policies with `weights` [M, ...]; `phase` keys the random numbers.
+
+        `progress` is told of real steps, see `Sampler.collect`.
+        """
 
     def account(self) -> Account:
         """What was gathered since the last account."""
@@ -107,6 +127,7 @@ class MetaShard(Shard[Adaptation]):
         *,
         phase: str = "train",
         keep: bool = True,
+        report: Report | None = None,
     ) -> Adaptation:
         """K times {steps, one inner update}, then the steps of the adapted policies.
 
@@ -117,6 +138,7 @@ class MetaShard(Shard[Adaptation]):
             iteration: 0-based.
             phase: keys the random numbers together with seed, iteration and task index.
             keep: store the data for `evaluate`, in place of what was stored before.
+            report: is told of real steps as they are made, "step 1200/8000" of all phases together.
         """
         seconds = dict.fromkeys(("sampling", "processing", "inner"), 0.0)
         weights = self._tile(self._objective.policy_weights(parameters))
@@ -124,7 +146,8 @@ class MetaShard(Shard[Adaptation]):
         statistics: list[Statistics] = []
         for update in range(self._inner_updates + 1):
             started = time.perf_counter()
-            steps = self._collector(weights, tasks, seed, iteration, f"{phase}/phase_{update}")
+            progress = None if report is None else self._progress(report, update)
+            steps = self._collector(weights, tasks, seed, iteration, f"{phase}/phase_{update}", progress)
             sampled = time.perf_counter()
             data, numbers = self._make_phase(tf.nest.map_structure(tf.convert_to_tensor, steps))
             statistics.append({name: float(value) for name, value in numbers.items()})
@@ -152,6 +175,10 @@ class MetaShard(Shard[Adaptation]):
         """
         data, indices = self._cache[key]
         return self._objective.evaluate(what, parameters, data, argument, indices.tolist())
+
+    def _progress(self, report: Report, update: int) -> Callable[[int], None]:
+        steps = self._collector.round_steps
+        return step_progress(report, "step", (self._inner_updates + 1) * steps, update * steps, steps)
 
     def kept_phase(self, key: Any) -> Phase:
         """The phase after the last inner update of a collection that was kept."""

@@ -92,9 +92,11 @@ class TRPOLearner(RealTaskLearner):
                 stop_rule=self.stop_rule,
             )
         tasks = draw_tasks(self.family, self.num_tasks, self.seed, self.iteration)
-        report("real sampling")
         key = NoiseKey(self.seed, self.iteration, "real", tasks.indices)
-        batch = self._sampler.collect(tiled(self.parameters, self.num_tasks), tasks.tasks, key)
+        asked = self.num_tasks * self.rollouts_per_task * self.horizon
+        progress = reporting.step_progress(report, "real sampling, step", asked)
+        weights = tiled(self.parameters, self.num_tasks)
+        batch = self._sampler.collect(weights, tasks.tasks, key, progress=progress)
         self._last_steps = batch.steps
         require_finite_batch("the real steps", batch)
         counted = self._counted(int(batch.episodes.length.sum()))

@@ -1,5 +1,7 @@
 """Every method end to end on a family whose episodes end early: same columns, resume and repetition bit for bit."""
 
+import re
+
 import numpy as np
 import pytest
 from learner_tools import METHODS, assert_finite, assert_same_state, silent, without_clock
@@ -9,14 +11,15 @@ from metarl.experiment.errors import UserError
 
 @pytest.fixture(scope="module", params=METHODS)
 def trained(request):
-    """(maker, learner after three iterations, metrics of each, state after two)."""
+    """(maker, learner after three iterations, metrics of each, state after two); what they said is in `phases`."""
     make = METHODS[request.param]
     learner = make()
+    learner.phases = []
     history, stored = [], {}
     for iteration in range(3):
         if iteration == 2:
             stored = {name: np.array(value) for name, value in learner.state().items()}
-        history.append(learner.run_iteration(silent))
+        history.append(learner.run_iteration(learner.phases.append))
     return make, learner, history, stored
 
 
@@ -33,6 +36,18 @@ def test_columns_stay_and_numbers_are_finite(trained):
     overall = [metrics["time/overall"] for metrics in history]
     assert overall == sorted(overall)
     assert overall[-1] >= sum(metrics["time/iteration"] for metrics in history)
+
+
+def test_real_steps_are_told_of_as_they_are_made(trained):
+    """With numbers, so that the progress bar can tell the time left."""
+    said = [phase for phase in trained[1].phases if phase.startswith(("random", "real", "planned"))]
+    counts = [re.search(r", step (\d+)/(\d+)$", phase) for phase in said]
+    assert len(said) >= 3
+    assert all(counts), said
+    assert all(int(found[1]) <= int(found[2]) for found in counts)
+    assert {phase.split(",")[0] for phase in said if not phase.startswith("planned")} == {
+        phase.split(",")[0] for phase, found in zip(said, counts, strict=True) if found[1] == found[2]
+    }
 
 
 def test_a_resumed_run_and_a_new_run_are_bit_identical(trained):

@@ -65,7 +65,10 @@ def test_order_of_an_iteration(compiled, learner):
     assert set(seen) == set(kinds)
     phases = []
     learner.run_iteration(phases.append)
-    assert phases[0] == f"real sampling, {ROUND} steps"
+    assert phases[0] == f"real sampling, step 0/{ROUND}"
+    assert f"real sampling, step {ROUND}/{ROUND}" in phases
+    for steps in (0, ROUND, 2 * ROUND):
+        assert f"real evaluation, step {steps}/{2 * ROUND}" in phases
     assert sum(phase.startswith("meta-step") for phase in phases) == META_STEPS
 
 
