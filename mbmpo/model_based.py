@@ -251,14 +251,7 @@ class ModelBasedLearner(StatefulLearner):
         """Refuses a validation split that the first fit could not fill."""
         rollouts = -(-(self.real.initial_random_steps or self.steps_per_round) // self.real.horizon)
         rows = rollouts * (self.real.horizon - (0 if self.real.store_last_transition else 1))
-        rows = min(rows, self.real.buffer_capacity or rows)
-        ratio = self.ensemble.valid_split_ratio
-        training = int((1.0 - ratio) * rows)
-        if training == rows or training == 0:
-            raise UserError(
-                f"DynamicsEnsemble.valid_split_ratio {ratio} of about {rows} transitions leaves no "
-                f"{'validation' if training else 'training'} rows; early stopping needs both"
-            )
+        self.ensemble.num_train_rows(min(rows, self.real.buffer_capacity or rows))
 
 
 def _imaginable(name: str, family: Any) -> ImaginableFamily:

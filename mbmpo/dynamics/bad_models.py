@@ -166,6 +166,11 @@ class FakePointEnsemble(DynamicsEnsemble):
         state = super().initial_state(seed, observation_dim, action_dim)
         return state._replace(output_error=_drawn_error(self.num_models, self.output_bias_range, seed, 0, "initial"))
 
+    def num_train_rows(self, num_rows: int) -> int:
+        """None: nothing is trained, so that any number of rows will do."""
+        del num_rows
+        return 0
+
     def fit(
         self,
         state: EnsembleState,

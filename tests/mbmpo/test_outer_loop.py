@@ -9,10 +9,13 @@ import tensorflow as tf
 from learner_tools import HORIZON, maml, mbmpc, mbmpo, metrpo, silent, without_clock
 
 import mbmpo.learner as learner_module
-from mbmpo.families import HalfCheetah, InvertedPendulum, RandomParameters, Swimmer
+from mbmpo.dynamics import FakePointEnsemble
+from mbmpo.dynamics.variants import MLPDynamicsModel
+from mbmpo.families import HalfCheetah, InvertedPendulum, Point2D, RandomParameters, Swimmer
 from mbmpo.meta_updates import MetaTRPO
 from mbmpo.real_data import draw_tasks, random_batch
 from mbmpo.settings import ModelFit
+from metarl.experiment.errors import UserError
 from metarl.sampling.sampler import Sampler
 from metarl.sampling.steps import FINAL_OBSERVATION
 
@@ -296,6 +299,15 @@ def test_storing_last_transitions_works_in_every_method(make):
     fallen = np.abs(learner.buffer.next_observation[:, 1]) > 0.2
     assert fallen.any()
     assert not np.abs(learner.buffer.observation[:, 1]).max() > 0.2
+
+
+def test_a_split_without_rows_names_the_ensemble_that_trains():
+    """One transition of 2-step episodes: nothing to train and validate with, and made-up models do neither."""
+    few = {"horizon": 2, "initial_random_steps": 1}
+    single = MLPDynamicsModel(hidden_sizes=(8,))
+    with pytest.raises(UserError, match=r"^MLPDynamicsModel.valid_split_ratio 0.2 of 1 transitions leaves no training"):
+        mbmpo(family=Point2D(), models=single, meta_batch_size=1, real_data=few)
+    mbmpo(family=Point2D(), models=FakePointEnsemble(num_models=1), meta_batch_size=1, real_data=few)
 
 
 def test_sizes_of_imagination():
