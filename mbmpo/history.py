@@ -40,9 +40,14 @@ def empty(num_models: int) -> History:
     return History(np.zeros(shape), np.zeros(shape, bool))
 
 
+def imagined_returns(metrics: Metrics) -> list[float]:
+    """The imagined returns after an iteration's updates, in order, as far as they were made."""
+    return [value for name, value in metrics.items() if name.startswith(_IMAGINED) and value is not None]
+
+
 def extended(history: History, metrics: Metrics, num_models: int) -> History:
     """The history with one iteration more."""
-    imagined = [value for name, value in metrics.items() if name.startswith(_IMAGINED) and value is not None]
+    imagined = imagined_returns(metrics)
     ends: Metrics = {IMAGINED_FIRST: imagined[0], IMAGINED_LAST: imagined[-1]} if imagined else {}
     row = [{**metrics, **ends}.get(name) for name in columns(num_models)]
     value = np.array([[0.0 if number is None else float(number) for number in row]])

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mbmpo import history
 from mbmpo.policies import Weights
 from metarl.experiment.learner import Metrics, Report
 from metarl.sampling.sampler import SamplingSeconds
@@ -120,7 +121,7 @@ def summary_line(metrics: Metrics) -> str:
         values = [metrics[name] for name in names if metrics.get(name) is not None]
         return [f"{label} " + " -> ".join(f"{value:.4g}" for value in values)] if values else []
 
-    imagined = [value for name, value in metrics.items() if name.startswith("imagined/post_") and value is not None]
+    imagined = history.imagined_returns(metrics)
     parts = [
         *shown("real", "real/return"),
         *shown("pre/post-update", "pre_update/return", "post_update/return"),
@@ -128,7 +129,7 @@ def summary_line(metrics: Metrics) -> str:
         *shown("kl", "meta/kl_after"),
         *shown("model epochs", "model/epochs_mean"),
         *shown("validation loss", "model/validation_loss_mean"),
-        *shown("steps", "env_steps/counted"),
+        *shown("steps", "env_steps/counted" if "env_steps/counted" in metrics else "env_steps/total"),
         *shown("seconds", "time/iteration"),
     ]
     return "  ".join(parts)
