@@ -12,10 +12,17 @@ from launchers.command_line import parse
 _RUN = flags.DEFINE_string("run", None, "Folder of the run, finished or going on.")
 _CHECKPOINT = flags.DEFINE_string("checkpoint", "latest", "Which weights: latest, an iteration, or a file.")
 _GOAL_SET = flags.DEFINE_multi_string(
-    "goal_set", [], "train, test_1, test_2 or all; repeatable; default all, or none if there is a --goal."
+    "goal_set",
+    [],
+    "train, test_1, test_2 or all (TESP's methods), drawn or all (MB-MPO's); repeatable; default all, or none if there "
+    "is a --goal.",
 )
-_GOAL = flags.DEFINE_multi_string("goal", [], "A goal of your own, x,y in metres; repeatable.")
-_NUM_GOALS = flags.DEFINE_integer("num_goals", None, "The first so many goals of each set; default all.")
+_GOAL = flags.DEFINE_multi_string("goal", [], "A task of your own, x,y in metres or the family's numbers; repeatable.")
+_NUM_GOALS = flags.DEFINE_integer(
+    "num_goals",
+    None,
+    "The first so many goals of each set, default all; with MB-MPO's methods so many draws, default 20.",
+)
 _FAST_UPDATES = flags.DEFINE_integer("fast_updates", None, "K; default as in training.")
 _EPISODES = flags.DEFINE_integer(
     "episodes", None, "Copies of the environment per goal, which are also the data of each fast-update."

@@ -92,6 +92,8 @@ def run(saved: SavedRun, request: InspectionRequest) -> int:
 def real_rollouts(learner: ModelBasedLearner, request: InspectionRequest, report: Report) -> RealRollouts:
     """Fresh real rollouts; random numbers are keyed by (seed, completed iterations, "inspection", rollout).
 
+    Random actions and the resets under them are keyed by iteration 0 instead: they are the same for all checkpoints.
+
     Raises:
         UserError: a planner is asked for more steps than its episodes have, or no rollout has two steps.
     """
