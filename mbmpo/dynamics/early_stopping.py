@@ -55,10 +55,5 @@ class EarlyStopping:
 
     @property
     def mean_last_epoch(self) -> float:
-        """The logged AvgEpochsPerModel: mean of the 0-based last epochs."""
+        """The original's AvgEpochsPerModel, mean of the 0-based last epochs; `model/epochs_mean` is one more."""
         return float(np.mean(self.last_epoch))
-
-    @property
-    def std_last_epoch(self) -> float:
-        """The logged StdEpochsPerModel."""
-        return float(np.std(self.last_epoch))

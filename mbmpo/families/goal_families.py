@@ -12,11 +12,10 @@ import gin
 import mujoco
 import numpy as np
 
+from mbmpo.families.ant import HEALTHY_Z, Ant
 from mbmpo.families.base import MujocoFamilySimulation, MujocoTaskFamily
 from mbmpo.families.sensors import add_com_sensors, add_contact_force_trigger
 from metarl.simulation.task_family import Scene, StepOutcome
-
-ANT_HEALTHY_Z = (0.2, 1.0)
 
 
 class _GoalFamily(MujocoTaskFamily):
@@ -169,7 +168,7 @@ class _Ant(_GoalFamily):
     ends_early = True
     model_file = "ant.xml"
     frame_skip = 2
-    initial_qpos = (0.0, 0.0, 0.55, 1.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0, -1.0, 0.0, -1.0, 0.0, 1.0)
+    initial_qpos = Ant.initial_qpos
     fields = ("sensordata", "cfrc_ext", "xmat")
     stage = mujoco.mjtStage.mjSTAGE_ACC
     info_keys = ("reward_run", "reward_ctrl", "reward_contact")
@@ -196,7 +195,7 @@ class _Ant(_GoalFamily):
         reward[simulation.diverged] = 0.0
         height = simulation.qpos[:, 2]
         # Written so that a NaN height has fallen.
-        fallen = ~((height >= ANT_HEALTHY_Z[0]) & (height <= ANT_HEALTHY_Z[1])) | simulation.diverged
+        fallen = ~((height >= HEALTHY_Z[0]) & (height <= HEALTHY_Z[1])) | simulation.diverged
         return StepOutcome(reward, fallen, {"reward_run": run, "reward_ctrl": control, "reward_contact": contact})
 
     @abc.abstractmethod
