@@ -1,6 +1,7 @@
 """Tasks that are multipliers of physical parameters."""
 
 import copy
+from inspect import signature
 
 import mujoco
 import numpy as np
@@ -14,7 +15,9 @@ from metarl.sampling.random_actions import uniform_actions
 from metarl.sampling.sampler import Sampler
 
 FIELDS = ("body_mass", "dof_damping", "body_inertia", "geom_friction")
-NAMES = ("HalfCheetah", "Ant", "Hopper", "Walker2D", "Swimmer", "PR2Reach", "Humanoid", "Snake")
+NAMES = sorted(
+    name for name in families.__all__ if "random_parameters" in signature(getattr(families, name)).parameters
+)
 
 
 def make(name, **options):
@@ -63,6 +66,10 @@ def test_every_copy_runs_on_its_own_overwritten_model(name):
         expected = np.concatenate([data.qpos, data.qvel])
         np.testing.assert_allclose(state[i], expected, rtol=1e-7, atol=1e-9)
     assert np.abs(state - rollout(nominal, tasks[:, :0], numbers, actions)).max() > 1e-3
+
+
+def test_all_families_with_the_option_are_tried():
+    assert {"HalfCheetah", "Humanoid", "InvertedPendulum", "Reacher", "Snake"} < set(NAMES)
 
 
 def test_multipliers():
