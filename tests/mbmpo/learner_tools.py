@@ -48,6 +48,18 @@ def mbmpo(meta_update=None, *, family=None, models=None, real_data=None, imagine
     )
 
 
+def mbmpo_with_options(**settings):
+    """What few runs use, all together; VPG, because it compiles the fewest functions."""
+    return mbmpo(
+        MetaVPG(),
+        real_data={"collect_with": "readapted", "reset_policy_std": True, "true_counting": True},
+        adaptation={"inner_updates": 2, "trainable_inner_lr": True},
+        stop_when_reward_decreases=True,
+        effect_in_every_meta_step=True,
+        **settings,
+    )
+
+
 def metrpo(stopping="none", *, family=None, real_data=None, **settings):
     settings = {"copies": 4, "update_steps": 3, "imagined_steps": 100, "check_every": 1, "seed": 3} | settings
     return METRPOLearner(
@@ -98,6 +110,7 @@ METHODS = {
     "MB-MPO TRPO": mbmpo,
     "MB-MPO PPO": lambda **settings: mbmpo(MetaPPO(max_epochs=2, num_batches=2), **settings),
     "MB-MPO VPG": lambda **settings: mbmpo(MetaVPG(), **settings),
+    "MB-MPO options": mbmpo_with_options,
     "ME-TRPO": metrpo,
     "ME-TRPO reward": lambda **settings: metrpo("reward", **settings),
     "ME-TRPO validation": lambda **settings: metrpo("validation", **settings),
