@@ -52,9 +52,10 @@ class METRPOLearner(ImaginingLearner):
         stopping: when an iteration's TRPO steps end early: "none", as the scripts; "reward": the rolling mean of the
             imagined return falls; "validation": Kurutach et al.'s rule, every `check_every` steps the policy is
             evaluated in every model by itself and goes on only while `improved_share` of the models improve (O-21).
-        check_every: TRPO steps between two such evaluations.
-        improved_share: of the models.
-        validation_rollouts: rollouts per model of such an evaluation.
+        check_every: TRPO steps between two such evaluations, for "validation" only. Where an iteration has no more
+            steps than this, the rule never ends it early.
+        improved_share: of the models, for "validation" only.
+        validation_rollouts: rollouts per model of such an evaluation, for "validation" only.
         first_data: "random" actions or the "policy" in the first iteration (O-24).
         stop_rule: "global": imagined rows go on until the finished rollouts of all hold the steps asked for;
             "per_task": each row, ME-TRPO's task, by itself, which lets rows that end early be spread over workers.
