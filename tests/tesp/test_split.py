@@ -21,7 +21,12 @@ def first_batch(learner):
 
 @pytest.mark.parametrize(
     ("method", "meta_update"),
-    [("TESP", {}), ("MAESN", {}), ("MetaSGD", {"replay_inner": True}), ("TESP", {"second_order": True})],
+    [
+        ("TESP", {}),
+        ("MAESN", {}),
+        ("MetaSGD", {"replay_inner": True}),
+        pytest.param("TESP", {"second_order": True}, marks=pytest.mark.slow),
+    ],
 )
 def test_two_shards_agree_with_one(method, meta_update):
     """Tasks, noise and first batch are the same numbers; the first gradient within rounding."""
