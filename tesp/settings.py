@@ -88,7 +88,7 @@ class FastAdaptation:
         """Refuses changes of what is sampled for the encoder, for a method without one.
 
         Raises:
-            UserError: one is not.
+            UserError: there is one.
         """
         for name, default in _ENCODER_DEFAULTS.items():
             value = getattr(self, name)
@@ -97,10 +97,10 @@ class FastAdaptation:
 
     def _least_capacity(self) -> int:
         """The fewest episodes that the encoder is certain to read: a round has at least one of every copy."""
-        rounds = {"last_episodes": 1, "all_episodes": self.inner_updates + self.warmup}
         if self.episode_mode == "episode_buffer":
             return self.buffer_size
-        return max(1, self.rollouts_per_task * min(rounds[self.episode_mode], self.inner_updates + self.warmup))
+        rounds = self.inner_updates + self.warmup
+        return max(1, self.rollouts_per_task * (min(rounds, 1) if self.episode_mode == "last_episodes" else rounds))
 
     def _default_capacity(self) -> int:
         return {

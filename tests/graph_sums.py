@@ -3,6 +3,7 @@
 import concurrent.futures
 import multiprocessing
 
+import tensorflow as tf
 from tensorflow.python.eager import context as eager_context
 
 
@@ -19,6 +20,12 @@ def sums_of_three(work):
     nodes = [node for graph in graphs for node in graph.node]
     nodes += [node for graph in graphs for function in graph.library.function for node in function.node_def]
     return sorted(node.name for node in nodes if node.op == "AddN" and node.attr["N"].i >= 3)
+
+
+def sums_of_an_addition():
+    """What is found in a function that has such a sum."""
+    function = tf.function(lambda x: tf.add_n([tf.tanh(x), tf.exp(x), tf.sin(x)]))
+    return sums_of_three(lambda: function(tf.ones((3, 3))))
 
 
 def alone(function, *arguments):

@@ -5,6 +5,7 @@ version, the iteration, each array's name, shape and dtype, and a SHA-256 over a
 final place, flushed to the disk and renamed, so that a stop at any moment leaves either all of it or none.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -12,9 +13,9 @@ import os
 import re
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from absl import logging
@@ -150,21 +151,33 @@ class CheckpointStore:
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"checkpoint_{iteration:08d}.npz"
         temporary = self._folder / f".{path.name}.tmp-{os.getpid()}"
-        try:
-            with temporary.open("wb") as file:
-                _write(file, iteration, {name: np.asarray(array, order="C") for name, array in arrays.items()})
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync_folder(self._folder)
+        with replacing(path, temporary) as file:
+            _write(file, iteration, {name: np.asarray(array, order="C") for name, array in arrays.items()})
         if self._keep:
             older = [known for known in self.iterations() if known <= iteration]
             for known in older[: -self._keep]:
                 _list(self._folder)[known].unlink()
         return path
+
+
+@contextlib.contextmanager
+def replacing(path: Path, temporary: Path) -> Iterator[IO[bytes]]:
+    """A file to write, which then takes the place of `path`, durably; nothing of it is left if writing fails.
+
+    Args:
+        path: what a reader or a crash sees as it was or as it will be.
+        temporary: in the same folder.
+    """
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:

@@ -30,7 +30,7 @@ from typing import Any
 from absl import logging
 
 from metarl.experiment import gin_bindings
-from metarl.experiment.checkpoints import list_checkpoints, sync_folder
+from metarl.experiment.checkpoints import list_checkpoints, replacing
 from metarl.experiment.errors import UserError
 from metarl.experiment.gin_bindings import Key
 
@@ -277,16 +277,8 @@ def csv_text(rows: list[dict[str, Any]]) -> str:
 def write_atomically(path: Path, text: str) -> None:
     """Writes a text file beside its place, then renames it there, durably."""
     temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError:
-        temporary.unlink(missing_ok=True)
-        raise
-    sync_folder(path.parent)
+    with replacing(path, temporary) as file:
+        file.write(text.encode())
 
 
 def _is_temporary(name: str) -> bool:

@@ -7,8 +7,7 @@ on which thread was faster; repetition finds that once in thousands of calls, th
 from unittest import mock
 
 import pytest
-import tensorflow as tf
-from graph_sums import alone, sums_of_three
+from graph_sums import alone, sums_of_an_addition, sums_of_three
 from learner_tools import maml, mbmpo, metrpo, silent, trpo
 
 from mbmpo.families import Swimmer
@@ -74,11 +73,6 @@ def test_every_function_is_traced_once(observed, name):
     _, first, last = observed[name]
     assert sum(first) > 3
     assert set(last) <= {0, 1}
-
-
-def sums_of_an_addition():
-    function = tf.function(lambda x: tf.add_n([tf.tanh(x), tf.exp(x), tf.sin(x)]))
-    return sums_of_three(lambda: function(tf.ones((3, 3))))
 
 
 def test_the_check_sees_such_a_sum():

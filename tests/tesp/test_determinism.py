@@ -6,8 +6,7 @@ on which thread was faster. Repetition finds that once in thousands of calls; th
 
 import numpy as np
 import pytest
-import tensorflow as tf
-from graph_sums import alone, sums_of_three
+from graph_sums import alone, sums_of_an_addition, sums_of_three
 from test_learner import METHODS, make_learner, silent
 
 from metarl.scaling.shard import TaskBatch
@@ -40,11 +39,6 @@ def sums():
 @pytest.mark.parametrize("method", METHODS)
 def test_no_sum_depends_on_timing(sums, method):
     assert sums[method] == []
-
-
-def sums_of_an_addition():
-    function = tf.function(lambda x: tf.add_n([tf.tanh(x), tf.exp(x), tf.sin(x)]))
-    return sums_of_three(lambda: function(tf.ones((3, 3))))
 
 
 def test_the_check_sees_such_a_sum():
