@@ -29,7 +29,7 @@ from mbmpo.meta_updates import MetaUpdate
 from mbmpo.policies import GaussianMLPPolicy
 from mbmpo.policy_learner import RealTaskLearner
 from mbmpo.processing import Processing
-from mbmpo.real_data import draw_tasks
+from mbmpo.real_data import copies_side_by_side, draw_tasks
 from mbmpo.settings import InnerAdaptation, part
 from metarl.experiment import checks
 from metarl.experiment.errors import UserError
@@ -110,7 +110,7 @@ class MAMLLearner(RealTaskLearner, ShardedLearner):
     def _capacity(self) -> int:
         """S, rows of a task and phase."""
         rows = self.rollouts_per_task * self.horizon
-        copies = self.copies_per_task or self.rollouts_per_task
+        copies = copies_side_by_side(self.rollouts_per_task, self.copies_per_task)
         quota = make_quota(
             self.stop_rule, self.num_tasks, copies, self.horizon, self.family.ends_early, self.num_tasks * rows
         )

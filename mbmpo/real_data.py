@@ -51,12 +51,11 @@ def policy_sampler(
         record_final: see `Sampler`.
         copies_per_task: copies that make the R * H steps of a task; None: R, side by side.
     """
-    copies = rollouts_per_task if copies_per_task is None else min(copies_per_task, rollouts_per_task)
     return Sampler(
         family,
         policy.act,
         num_tasks,
-        copies,
+        copies_side_by_side(rollouts_per_task, copies_per_task),
         horizon,
         num_threads,
         host_act=policy.host_act,
@@ -64,6 +63,11 @@ def policy_sampler(
         min_steps=num_tasks * rollouts_per_task * horizon,
         record_final=record_final,
     )
+
+
+def copies_side_by_side(rollouts_per_task: int, copies_per_task: int | None) -> int:
+    """Copies of a task that are stepped together, of R rollouts."""
+    return rollouts_per_task if copies_per_task is None else min(copies_per_task, rollouts_per_task)
 
 
 class RealCollector:
