@@ -23,7 +23,7 @@ from metarl.experiment.learner import EvaluationRequest, EvaluationResult, Metri
 from metarl.optim.adam import AdamState, adam_init
 from metarl.optim.ppo import BestIterate, best_iterate_loop
 from metarl.rendering.rounds import SampledTask
-from metarl.scaling.shard import TaskBatch, mean_over_tasks
+from metarl.scaling.shard import TaskBatch
 from metarl.scaling.sharded_learner import ShardedLearner, by_shard, local_shards
 from metarl.simulation.task_family import TaskFamily
 from tesp import evaluation, rendering, reporting
@@ -174,7 +174,7 @@ class TespLearner(ShardedLearner):
 
         def evaluate(parameters: MetaParameters) -> tuple[MetaParameters, dict[str, float]]:
             sums, parts = self.pool.evaluate(key=key, parameters=parameters, what="outer_gradient")
-            return mean_over_tasks(sums, self.meta_batch_size), _finite_means(parts)
+            return sums, _finite_means(parts)
 
         def evaluate_last(parameters: MetaParameters) -> dict[str, float]:
             _, parts = self.pool.evaluate(key=key, parameters=parameters, what="outer_terms")
@@ -188,6 +188,7 @@ class TespLearner(ShardedLearner):
             num_evaluations=settings.num_evaluations,
             learning_rate=settings.outer_lr,
             kl_limit=settings.kl_limit,
+            num_tasks=self.meta_batch_size,
             rollback_adam=settings.rollback_adam,
             evaluate_last=evaluate_last,
             report=lambda index: report(f"outer evaluation {index + 1}/{settings.num_evaluations}"),

@@ -52,6 +52,7 @@ def best_iterate_loop(
     num_evaluations: int,
     learning_rate: float,
     kl_limit: float,
+    num_tasks: int,
     rollback_adam: bool = False,
     evaluate_last: Callable[[Any], dict[str, float]] | None = None,
     report: Callable[[int], None] | None = None,
@@ -63,12 +64,14 @@ def best_iterate_loop(
     were.
 
     Args:
-        evaluate: parameters -> (gradients like the parameters, scalars with at least "kl" and "policy_loss").
+        evaluate: parameters -> (gradients like the parameters, summed over the tasks; scalars with at least "kl" and
+            "policy_loss").
         parameters: where the loop starts.
         adam: carried on from the loop before; moments and step count persist (D13).
         num_evaluations: n, at least 1.
         learning_rate: Adam's.
         kl_limit: the largest mean KL(old || new) of a candidate, exclusive.
+        num_tasks: M; Adam's step follows the mean of the tasks' gradients.
         rollback_adam: restore the optimiser's state of the selected iterate too (a deviation from the original).
         evaluate_last: parameters -> the scalars alone; the last evaluation is followed by no step, so that it needs no
             gradient. Default: `evaluate`.
@@ -90,7 +93,7 @@ def best_iterate_loop(
         if scalars["kl"] < kl_limit and better:
             best = BestIterate(parameters, adam, index, scalars, history)
         if not last:
-            parameters, adam = adam_step(parameters, gradients, adam, learning_rate)
+            parameters, adam = adam_step(parameters, gradients, adam, learning_rate, count=num_tasks)
     if best is None:
         best = BestIterate(start[0], start[1], 0, history[0], history)
     return best if rollback_adam else best._replace(adam=adam)

@@ -9,9 +9,6 @@ import abc
 from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
-import tensorflow as tf
-
-from metarl.compiled import Compiled
 
 Collected = TypeVar("Collected")
 
@@ -54,13 +51,3 @@ class Shard(abc.ABC, Generic[Collected]):
     @abc.abstractmethod
     def evaluate(self, key: Any, parameters: Any, what: str) -> tuple[Any, Any]:
         """Returns (sum over tasks of a gradient or product, scalars per task [M]) on the data kept under `key`."""
-
-
-def mean_over_tasks(sums: Any, num_tasks: int) -> Any:
-    """The mean over all tasks from a nest of sums over them."""
-    return _mean(sums, float(num_tasks))
-
-
-@Compiled
-def _mean(sums: Any, num_tasks: tf.Tensor) -> Any:
-    return tf.nest.map_structure(lambda x: x / num_tasks, sums)

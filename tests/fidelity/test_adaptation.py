@@ -10,7 +10,6 @@ import tensorflow as tf
 from metarl.optim.adam import adam_init
 from metarl.optim.ppo import best_iterate_loop
 from metarl.policies import gaussian
-from metarl.scaling.shard import mean_over_tasks
 from tesp.computation import Computation, Objective
 from tesp.episode_buffer import Episode, EpisodeBuffer
 
@@ -266,9 +265,9 @@ class TestOuterLoops:
 
         def evaluate(parameters):
             gradient, terms = computation.outer_gradient(parameters, accumulated, data, ())
-            mean = mean_over_tasks(gradient, len(tasks))
+            mean = tf.nest.map_structure(lambda x: x / len(tasks), gradient)
             visited.append((parameters, mean, terms))
-            return mean, {term: float(np.mean(value)) for term, value in terms._asdict().items()}
+            return gradient, {term: float(np.mean(value)) for term, value in terms._asdict().items()}
 
         best = best_iterate_loop(
             evaluate,
@@ -277,6 +276,7 @@ class TestOuterLoops:
             num_evaluations=int(golden["cfg.n_evals"]),
             learning_rate=float(golden["cfg.outer_lr"]),
             kl_limit=float(golden["cfg.kl_limit"]),
+            num_tasks=len(tasks),
         )
         assert len(visited) == int(golden["cfg.n_evals"])
         return best, visited

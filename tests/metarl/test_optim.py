@@ -30,6 +30,18 @@ def test_adam_is_tensorflow_ones():
         np.testing.assert_allclose(found[name], p[name], rtol=1e-4, atol=1e-6)
 
 
+def test_adam_divides_sums_as_their_mean():
+    rng = np.random.default_rng(1)
+    parameters = {"a": tf.constant(rng.normal(size=(5, 3)), tf.float32)}
+    sums = {"a": tf.constant(rng.normal(size=(5, 3)), tf.float32)}
+    state = adam_init(parameters)
+    of_sums = adam_step(parameters, sums, state, 0.01, count=7)
+    of_mean = adam_step(parameters, {"a": sums["a"] / 7.0}, state, 0.01)
+    tf.nest.map_structure(np.testing.assert_array_equal, of_sums, of_mean)
+    undivided = adam_step(parameters, sums, state, 0.01)
+    assert not np.array_equal(of_sums[1].first_moment["a"], undivided[1].first_moment["a"])
+
+
 def test_clipped_surrogate_is_the_pessimistic_one():
     log_ratio = tf.math.log([0.5, 0.9, 1.1, 2.0])
     np.testing.assert_allclose(clipped_surrogate(log_ratio, tf.ones(4), 0.15), [0.5, 0.9, 1.1, 1.15], rtol=1e-6)

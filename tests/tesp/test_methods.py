@@ -306,6 +306,7 @@ class TestOuterLoop:
             num_evaluations=20,
             learning_rate=3e-3,
             kl_limit=limit,
+            num_tasks=1,
             rollback_adam=rollback,
             evaluate_last=evaluate_last if without_gradient else None,
         )
